@@ -1,0 +1,67 @@
+// Tensor: a typed, shaped, contiguous (row-major) block of shared memory.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/memory.h"
+#include "base/shape.h"
+
+namespace tiercel {
+
+// How the elements of a logical [N,C,spatial...] shape lie in memory.
+enum class Layout : uint8_t {
+  kPlain,    // row-major in the order of the shape
+  kBlocked,  // NCHW16c: [N, ceil(C/16), spatial..., 16], channels past C are zero
+};
+inline constexpr int kChannelBlock = 16;
+
+// Elements that a logical shape occupies in a layout (padding channels included).
+int64_t storage_count(const Shape& shape, Layout layout);
+
+class Tensor {
+ public:
+  Tensor() = default;  // empty: defined() is false
+  // Uninitialised memory of its own (strings are constructed empty).
+  Tensor(DType dtype, const Shape& shape, Layout layout = Layout::kPlain);
+  // Memory of somebody else, kept alive by `owner`.
+  Tensor(DType dtype, const Shape& shape, void* data, Buffer owner, Layout layout = Layout::kPlain)
+      : dtype_(dtype), layout_(layout), shape_(shape), data_(data), owner_(std::move(owner)) {}
+
+  bool defined() const { return dtype_ != DType::kUndefined; }
+  DType dtype() const { return dtype_; }
+  Layout layout() const { return layout_; }
+  const Shape& shape() const { return shape_; }
+  int64_t count() const { return shape_.count(); }
+  int64_t bytes() const { return bytes_of(dtype_, storage_count(shape_, layout_)); }
+  void* data() const { return data_; }
+  template <class T> T* as() const { return static_cast<T*>(data_); }
+  const Buffer& owner() const { return owner_; }
+  // The same memory under another shape of equal element count.
+  Tensor reshaped(const Shape& shape) const { return Tensor(dtype_, shape, data_, owner_, layout_); }
+
+  // The elements of an integer or bool tensor as int64.
+  std::vector<int64_t> ints() const;
+  // The elements of any real numeric tensor as double.
+  std::vector<double> doubles() const;
+
+  template <class T>
+  static Tensor of(const Shape& shape, std::initializer_list<T> values) {
+    Tensor t(dtype_of<T>, shape);
+    std::copy(values.begin(), values.end(), t.as<T>());
+    return t;
+  }
+  static Tensor from_ints(DType dtype, const Shape& shape, const int64_t* values);  // integer, bool or f32/f64 dtypes
+
+ private:
+  DType dtype_ = DType::kUndefined;
+  Layout layout_ = Layout::kPlain;
+  Shape shape_;
+  void* data_ = nullptr;
+  Buffer owner_;
+};
+
+}  // namespace tiercel

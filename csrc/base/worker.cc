@@ -1,0 +1,7 @@
+#include "base/worker.h"
+
+#include <sched.h>
+
+namespace tiercel {
+void Worker::yield_cpu() { sched_yield(); }
+}  // namespace tiercel

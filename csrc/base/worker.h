@@ -1,0 +1,88 @@
+// Worker: one thread's view of the team inside a run.
+//
+// All threads of a team walk the same instructions (SPMD). Each call below is collective: every thread makes it, in the
+// same order with the same arguments. Work is split by shape, never by thread count, so results do not depend on it.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace tiercel {
+
+inline void cpu_relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// What the threads of one run share.
+struct TeamState {
+  static constexpr int kTickets = 32;  // parallel loops between two barriers, before one is forced
+  struct alignas(64) Ticket { std::atomic<int64_t> next{0}; };
+  Ticket tickets[kTickets];
+  alignas(64) std::atomic<uint32_t> arrived{0};
+  alignas(64) std::atomic<uint32_t> phase{0};
+  alignas(64) std::atomic<bool> failed{false};  // a thread threw: the others leave at the next instruction
+};
+
+class Worker {
+ public:
+  Worker() = default;  // a team of one
+  Worker(int index, int count, TeamState* state) : index_(index), count_(count), state_(state) {}
+
+  int index() const { return index_; }
+  int count() const { return count_; }
+  TeamState* state() const { return state_; }
+
+  // No thread leaves before all have come.
+  void barrier() {
+    if (count_ > 1) wait_for_all();
+  }
+
+  // Calls f(begin, end) on chunks of at most `grain` that cover [0, n), each chunk once, on whichever thread is free.
+  // Returns when no chunk is left to take; another thread may still be at work on its last: barrier() before reading.
+  template <class F>
+  void parallel_for(int64_t n, int64_t grain, F&& f) {
+    if (n <= 0) return;
+    if (grain < 1) grain = 1;
+    if (count_ == 1) {
+      for (int64_t i = 0; i < n; i += grain) f(i, std::min(i + grain, n));
+      return;
+    }
+    if (loops_ == TeamState::kTickets) barrier();
+    std::atomic<int64_t>& next = state_->tickets[loops_++].next;
+    for (;;) {
+      const int64_t i = next.fetch_add(grain, std::memory_order_relaxed);
+      if (i >= n) return;
+      f(i, std::min(i + grain, n));
+    }
+  }
+
+ private:
+  void wait_for_all() {
+    TeamState& s = *state_;
+    const uint32_t phase = s.phase.load(std::memory_order_relaxed);
+    if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(count_)) {
+      for (int i = 0; i < loops_; ++i) s.tickets[i].next.store(0, std::memory_order_relaxed);
+      s.arrived.store(0, std::memory_order_relaxed);
+      s.phase.store(phase + 1, std::memory_order_release);
+    } else {
+      for (int spins = 0; s.phase.load(std::memory_order_acquire) == phase; ++spins)
+        if (spins < 4096) cpu_relax();
+        else yield_cpu();  // more threads than processors: let the one we wait for run
+    }
+    loops_ = 0;
+  }
+  static void yield_cpu();
+
+  int index_ = 0, count_ = 1;
+  int loops_ = 0;  // parallel loops since the last barrier
+  TeamState* state_ = nullptr;
+};
+
+// A worker that stands alone, for one-thread steps inside a collective one.
+inline Worker alone() { return Worker(); }
+
+}  // namespace tiercel

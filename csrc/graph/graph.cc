@@ -1,0 +1,259 @@
+#include "graph/graph.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+namespace tiercel {
+
+// ---- Symbols
+
+Dim SymbolTable::named(const std::string& name) {
+  auto [it, added] = by_name_.try_emplace(name, 0);
+  if (added) {
+    names_.push_back(name);
+    it->second = kSymbolBase + static_cast<Dim>(names_.size() - 1);
+  }
+  return it->second;
+}
+
+Dim SymbolTable::fresh() {
+  names_.emplace_back();
+  return kSymbolBase + static_cast<Dim>(names_.size() - 1);
+}
+
+const std::string& SymbolTable::name(Dim d) const { return names_[static_cast<size_t>(d - kSymbolBase)]; }
+
+std::string SymbolTable::str(Dim d) const {
+  if (!is_symbol(d)) return std::to_string(d);
+  const std::string& n = name(d);
+  return n.empty() ? "?" : n;
+}
+
+// ---- Building
+
+Graph::Graph(std::shared_ptr<SymbolTable> symbols)
+    : symbols_(symbols ? std::move(symbols) : std::make_shared<SymbolTable>()) {}
+
+Value* Graph::add_value(std::string name, Type type) {
+  auto v = std::make_unique<Value>();
+  v->name = std::move(name);
+  v->type = std::move(type);
+  v->id = static_cast<int>(values_.size());
+  values_.push_back(std::move(v));
+  return values_.back().get();
+}
+
+Value* Graph::add_input(std::string name, Type type) {
+  Value* v = add_value(std::move(name), std::move(type));
+  v->is_graph_input = true;
+  inputs_.push_back(v);
+  return v;
+}
+
+Value* Graph::add_constant(std::string name, Tensor tensor) {
+  Value* v = add_value(std::move(name), Type::tensor(tensor.dtype(), tensor.shape(), tensor.layout()));
+  v->constant = std::move(tensor);
+  return v;
+}
+
+void Graph::remove_input(int index) {
+  Value* v = inputs_[index];
+  if (!v->uses.empty() || v->graph_output_uses) fail(Code::kInvalidGraph, "graph input \"", v->name, "\" is in use");
+  inputs_.erase(inputs_.begin() + index);
+  values_[v->id].reset();
+}
+
+void Graph::add_output(Value* v) {
+  outputs_.push_back(v);
+  ++v->graph_output_uses;
+}
+
+void Graph::set_output(int index, Value* v) {
+  --outputs_[index]->graph_output_uses;
+  outputs_[index] = v;
+  ++v->graph_output_uses;
+}
+
+Node* Graph::add_node(std::string op_type, std::string domain, int opset, std::vector<Value*> inputs,
+                      std::vector<Value*> outputs, Node* before) {
+  auto owned = std::make_unique<Node>();
+  Node* n = owned.get();
+  n->op_type = std::move(op_type);
+  n->domain = std::move(domain);
+  n->opset = opset;
+  n->graph = this;
+  n->inputs = std::move(inputs);
+  n->outputs = std::move(outputs);
+  for (size_t i = 0; i < n->inputs.size(); ++i) add_use(n->inputs[i], n, static_cast<int>(i));
+  for (size_t i = 0; i < n->outputs.size(); ++i)
+    if (Value* v = n->outputs[i]) {
+      if (v->producer || v->is_graph_input || v->is_constant())
+        fail(Code::kInvalidGraph, n->label(), ": output \"", v->name, "\" is already defined elsewhere in the graph");
+      v->producer = n;
+      v->output_index = static_cast<int>(i);
+    }
+  n->self = nodes_.insert(before ? before->self : nodes_.end(), std::move(owned));
+  return n;
+}
+
+Value* Graph::emit(std::string op_type, std::string domain, int opset, std::vector<Value*> inputs, Type type,
+                   Node* before) {
+  Value* v = add_value("", std::move(type));
+  v->name = "tiercel_" + op_type + "_" + std::to_string(v->id);
+  add_node(std::move(op_type), std::move(domain), opset, std::move(inputs), {v}, before);
+  return v;
+}
+
+// ---- Changing
+
+void Graph::add_use(Value* v, Node* n, int index) {
+  if (v) v->uses.push_back({n, index});
+}
+
+void Graph::drop_use(Value* v, Node* n, int index) {
+  if (!v) return;
+  auto it = std::find_if(v->uses.begin(), v->uses.end(), [&](const Use& u) { return u.node == n && u.index == index; });
+  if (it != v->uses.end()) v->uses.erase(it);
+}
+
+void Graph::set_input(Node* node, int index, Value* v) {
+  drop_use(node->inputs[index], node, index);
+  node->inputs[index] = v;
+  add_use(v, node, index);
+}
+
+void Graph::add_node_input(Node* node, Value* v) {
+  if (node->own_inputs >= 0) fail(Code::kInvalidGraph, node->label(), ": cannot append an input after captures");
+  node->inputs.push_back(v);
+  add_use(v, node, static_cast<int>(node->inputs.size()) - 1);
+}
+
+void Graph::resize_inputs(Node* node, int n) {
+  for (int i = n; i < static_cast<int>(node->inputs.size()); ++i) drop_use(node->inputs[i], node, i);
+  node->inputs.resize(n, nullptr);
+}
+
+void Graph::replace_uses(Value* from, Value* to) {
+  if (from == to) return;
+  std::vector<Use> uses;
+  uses.swap(from->uses);
+  for (const Use& u : uses) {
+    u.node->inputs[u.index] = to;
+    add_use(to, u.node, u.index);
+  }
+  for (Value*& o : outputs_)
+    if (o == from) {
+      o = to;
+      --from->graph_output_uses;
+      ++to->graph_output_uses;
+    }
+}
+
+void Graph::make_constant(Value* v, Tensor tensor) {
+  if (v->producer) {
+    v->producer->outputs[v->output_index] = nullptr;
+    v->producer = nullptr;
+  }
+  v->type = Type::tensor(tensor.dtype(), tensor.shape(), tensor.layout());
+  v->constant = std::move(tensor);
+}
+
+void Graph::erase(Node* node) {
+  for (Value* v : node->outputs)
+    if (v && (!v->uses.empty() || v->graph_output_uses))
+      fail(Code::kInvalidGraph, node->label(), ": erased while its output \"", v->name, "\" is in use");
+  for (size_t i = 0; i < node->inputs.size(); ++i) drop_use(node->inputs[i], node, static_cast<int>(i));
+  for (Value* v : node->outputs) if (v) values_[v->id].reset();
+  nodes_.erase(node->self);
+}
+
+void Graph::erase_dead() {
+  for (auto it = nodes_.end(); it != nodes_.begin();) {
+    Node* n = std::prev(it)->get();
+    const bool used = std::any_of(n->outputs.begin(), n->outputs.end(), [](const Value* v) {
+      return v && (!v->uses.empty() || v->graph_output_uses);
+    });
+    if (used) {
+      --it;
+      for (auto& [key, body] : n->subgraphs()) body->erase_dead();
+    } else {
+      erase(n);  // `it` stays valid: it points past the erased node
+    }
+  }
+  for (auto& v : values_)
+    if (v && v->uses.empty() && !v->graph_output_uses && !v->producer && !v->is_graph_input) v.reset();
+}
+
+// ---- Copying and checking
+
+std::shared_ptr<Graph> Graph::clone() const {
+  auto g = std::make_shared<Graph>(symbols_);
+  g->name = name;
+  g->doc = doc;
+  g->captured = captured;
+  g->opsets = opsets;
+  std::unordered_map<const Value*, Value*> to;
+  auto copy_value = [&](const Value* v) {
+    Value* c = g->add_value(v->name, v->type);
+    c->constant = v->constant;
+    c->is_graph_input = v->is_graph_input;
+    to[v] = c;
+  };
+  for (const auto& v : values_) if (v) copy_value(v.get());
+  auto map = [&](const std::vector<Value*>& vs) {
+    std::vector<Value*> r;
+    for (const Value* v : vs) r.push_back(v ? to.at(v) : nullptr);
+    return r;
+  };
+  g->inputs_ = map(inputs_);
+  for (const auto& n : nodes_) {
+    Node* c = g->add_node(n->op_type, n->domain, n->opset, map(n->inputs), map(n->outputs));
+    c->name = n->name;
+    c->own_inputs = n->own_inputs;
+    c->attributes = n->attributes;
+    for (auto& [key, a] : c->attributes) {
+      if (auto* body = std::get_if<std::shared_ptr<Graph>>(&a)) *body = (*body)->clone();
+      if (auto* bodies = std::get_if<std::vector<std::shared_ptr<Graph>>>(&a))
+        for (auto& b : *bodies) b = b->clone();
+    }
+  }
+  for (Value* v : outputs_) g->add_output(to.at(v));
+  return g;
+}
+
+void Graph::check() const {
+  auto bad = [&](const auto&... what) { fail(Code::kInvalidGraph, "graph \"", name, "\": ", what...); };
+  std::unordered_set<const Value*> seen;
+  std::unordered_set<std::string> names;
+  for (const auto& v : values_) {
+    if (!v) continue;
+    if (!v->name.empty() && !names.insert(v->name).second) bad("two values are named \"", v->name, "\"");
+    if (v->is_constant() || v->is_graph_input) seen.insert(v.get());
+    for (const Use& u : v->uses)
+      if (u.index >= static_cast<int>(u.node->inputs.size()) || u.node->inputs[u.index] != v.get())
+        bad("value \"", v->name, "\" has a use that its node does not know");
+  }
+  for (const auto& n : nodes_) {
+    for (size_t i = 0; i < n->inputs.size(); ++i) {
+      const Value* v = n->inputs[i];
+      if (!v) continue;
+      if (!seen.count(v)) bad(n->label(), ": input \"", v->name, "\" is not computed before it is used");
+      const bool known = std::any_of(v->uses.begin(), v->uses.end(), [&](const Use& u) {
+        return u.node == n.get() && u.index == static_cast<int>(i);
+      });
+      if (!known) bad(n->label(), ": input \"", v->name, "\" does not list this use");
+    }
+    int captures = 0;
+    for (auto& [key, body] : n->subgraphs()) { body->check(); captures += body->captured; }
+    if (n->own_inputs >= 0 && n->own_inputs + captures != static_cast<int>(n->inputs.size()))
+      bad(n->label(), ": ", n->inputs.size(), " inputs, but ", n->own_inputs, " own and ", captures, " captured");
+    for (const Value* v : n->outputs) {
+      if (!v) continue;
+      if (v->producer != n.get()) bad(n->label(), ": output \"", v->name, "\" has another producer");
+      if (!seen.insert(v).second) bad(n->label(), ": output \"", v->name, "\" is computed twice");
+    }
+  }
+  for (const Value* v : outputs_) if (!seen.count(v)) bad("output \"", v->name, "\" is never computed");
+}
+
+}  // namespace tiercel

@@ -1,0 +1,5 @@
+#include "kernels/peak/peak.h"
+
+namespace tiercel {
+TIERCEL_KERNEL_DISPATCH(PeakKernels, peak)
+}  // namespace tiercel

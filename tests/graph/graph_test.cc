@@ -1,0 +1,36 @@
+#include "graph/graph.h"
+
+#include "harness.h"
+
+using namespace tiercel;
+
+TEST(graph_edits_keep_uses) {
+  Graph g;
+  Value* x = g.add_input("x", Type::tensor(DType::kFloat, {2, 3}));
+  Value* y = g.emit("Relu", "", 14, {x}, x->type, nullptr);
+  Value* z = g.emit("Add", "", 14, {y, y}, x->type, nullptr);
+  g.add_output(z);
+  g.check();
+  CHECK_EQ(y->uses.size(), 2u);
+  g.replace_uses(y, x);
+  g.erase_dead();
+  g.check();
+  CHECK_EQ(g.nodes().size(), 1u);
+  CHECK_EQ(x->uses.size(), 2u);
+  auto c = g.clone();
+  c->check();
+  CHECK_EQ(c->outputs()[0]->name, z->name);
+}
+
+TEST(symbols_are_not_numbers) {
+  SymbolTable s;
+  const Dim b = s.named("batch");
+  CHECK(is_symbol(b) && is_symbol(s.fresh()) && !is_symbol(-1) && !is_symbol(-1000000));
+  CHECK_EQ(s.named("batch"), b);
+  CHECK_EQ(s.str(b), std::string("batch"));
+}
+
+TEST(shape_overflow_is_an_error) {
+  CHECK_THROWS(Shape({int64_t{1} << 40, int64_t{1} << 40}).count(), "64-bit");
+  CHECK_EQ(Shape({int64_t{1} << 40, 0, int64_t{1} << 40}).count(), 0);
+}
