@@ -124,9 +124,12 @@ struct Cost {
 
 class PrepareContext {
  public:
-  PrepareContext(const Node& node, std::span<const ValueInfo* const> in, std::span<const ValueInfo> out, PackCache& packs)
-      : node(node), in_(in), out_(out), packs_(packs) {}
+  PrepareContext(const Node& node, std::span<const ValueInfo* const> in, std::span<const ValueInfo> out, PackCache& packs,
+                 int threads = 1)
+      : node(node), in_(in), out_(out), packs_(packs), threads_(threads) {}
   const Node& node;
+  // The most threads that a run will have: for sizing per-thread scratch, never for splitting work.
+  int threads() const { return threads_; }
 
   int num_inputs() const { return static_cast<int>(in_.size()); }
   int num_outputs() const { return static_cast<int>(out_.size()); }
@@ -175,6 +178,7 @@ class PrepareContext {
   std::span<const ValueInfo* const> in_;
   std::span<const ValueInfo> out_;
   PackCache& packs_;
+  int threads_;
 };
 
 // ---- Evaluation: results whose shapes the data decide; strings, sequences, optionals -----------------------------------
