@@ -17,6 +17,9 @@ inline void cpu_relax() {
 #endif
 }
 
+// Thrown out of barrier() in the other threads when one thread of the team has thrown.
+struct TeamAborted {};
+
 // What the threads of one run share.
 struct TeamState {
   static constexpr int kTickets = 32;  // parallel loops between two barriers, before one is forced
@@ -24,7 +27,14 @@ struct TeamState {
   Ticket tickets[kTickets];
   alignas(64) std::atomic<uint32_t> arrived{0};
   alignas(64) std::atomic<uint32_t> phase{0};
-  alignas(64) std::atomic<bool> failed{false};  // a thread threw: the others leave at the next instruction
+  alignas(64) std::atomic<bool> failed{false};  // a thread threw: barrier() throws TeamAborted in the others
+  alignas(64) std::atomic<int64_t> agreed{0};   // see Worker::agree
+
+  void reset() {
+    for (Ticket& t : tickets) t.next.store(0, std::memory_order_relaxed);
+    arrived.store(0, std::memory_order_relaxed);
+    failed.store(false, std::memory_order_release);
+  }
 };
 
 class Worker {
@@ -34,9 +44,8 @@ class Worker {
 
   int index() const { return index_; }
   int count() const { return count_; }
-  TeamState* state() const { return state_; }
 
-  // No thread leaves before all have come.
+  // No thread leaves before all have come; what they wrote before is visible after. Throws TeamAborted when a thread failed.
   void barrier() {
     if (count_ > 1) wait_for_all();
   }
@@ -60,22 +69,20 @@ class Worker {
     }
   }
 
- private:
-  void wait_for_all() {
-    TeamState& s = *state_;
-    const uint32_t phase = s.phase.load(std::memory_order_relaxed);
-    if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(count_)) {
-      for (int i = 0; i < loops_; ++i) s.tickets[i].next.store(0, std::memory_order_relaxed);
-      s.arrived.store(0, std::memory_order_relaxed);
-      s.phase.store(phase + 1, std::memory_order_release);
-    } else {
-      for (int spins = 0; s.phase.load(std::memory_order_acquire) == phase; ++spins)
-        if (spins < 4096) cpu_relax();
-        else yield_cpu();  // more threads than processors: let the one we wait for run
-    }
-    loops_ = 0;
+  // Thread 0 computes f(), every thread gets its result (an integer, bool or enum).
+  template <class F>
+  auto agree(F&& f) {
+    using T = decltype(f());
+    if (count_ == 1) return f();
+    if (index_ == 0) state_->agreed.store(static_cast<int64_t>(f()), std::memory_order_relaxed);
+    barrier();
+    const T result = static_cast<T>(state_->agreed.load(std::memory_order_relaxed));
+    barrier();
+    return result;
   }
-  static void yield_cpu();
+
+ private:
+  void wait_for_all();
 
   int index_ = 0, count_ = 1;
   int loops_ = 0;  // parallel loops since the last barrier

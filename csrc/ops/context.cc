@@ -1,5 +1,8 @@
 #include "ops/context.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace tiercel {
 namespace {
 
@@ -76,6 +79,29 @@ const Tensor& EvalContext::tensor(int i) const {
   if (!has_input(i)) raise(cat("input ", i, " is required"));
   if (!in_[i].is_tensor()) raise(cat("input ", i, " should be a tensor, not a sequence"));
   return in_[i].tensor();
+}
+
+namespace {
+Tensor owned(const Tensor& t) {
+  if (t.owner() || !t.defined()) return t;
+  Tensor copy(t.dtype(), t.shape(), t.layout());
+  if (t.dtype() == DType::kString) std::copy_n(t.as<std::string>(), t.count(), copy.as<std::string>());
+  else if (t.bytes()) std::memcpy(copy.data(), t.data(), static_cast<size_t>(t.bytes()));
+  return copy;
+}
+}  // namespace
+
+void EvalContext::set(int i, RuntimeValue v) {
+  if (v.is_tensor()) v = owned(v.tensor());
+  if (v.is_sequence()) {
+    const auto& items = v.sequence()->items;
+    if (std::any_of(items.begin(), items.end(), [](const Tensor& t) { return !t.owner(); })) {
+      auto copy = std::make_shared<Sequence>(*v.sequence());
+      for (Tensor& t : copy->items) t = owned(t);
+      v = RuntimeValue(std::shared_ptr<const Sequence>(std::move(copy)));
+    }
+  }
+  out_[i] = std::move(v);
 }
 
 Dim unify(const InferContext& ctx, Dim a, Dim b, const char* what) {

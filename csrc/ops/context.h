@@ -204,7 +204,8 @@ class EvalContext {
   const RuntimeValue& value(int i) const { return in_[i]; }
   const Tensor& tensor(int i) const;  // fails clearly when it is not a tensor
   std::vector<int64_t> ints(int i) const { return tensor(i).ints(); }
-  void set(int i, RuntimeValue v) { out_[i] = std::move(v); }
+  // Inputs may be views of memory that is reused after this instruction (tensors without an owner): those are copied here.
+  void set(int i, RuntimeValue v);
   BodyRunner& bodies() const { return *bodies_; }
   std::vector<RuntimeValue>& outputs() { return out_; }
   template <class... A> [[noreturn]] void fail(const A&... a) const { raise(cat(a...)); }
