@@ -1,0 +1,121 @@
+"""One-node models, computed by onnx's reference evaluator and by the engine, and compared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from tiercel import _core
+
+EPS = {"float16": 2**-10, "float32": 2**-23, "float64": 2**-52, "bfloat16": 2**-7}
+
+
+def elem_type(array: np.ndarray) -> int:
+    """TensorProto.DataType of an array; object, str and bytes arrays are strings."""
+    if array.dtype.kind in "OUST":
+        return int(TensorProto.STRING)
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def value_type(value: Any) -> onnx.TypeProto:
+    """TypeProto of an array or of a list of arrays (a sequence)."""
+    if isinstance(value, list):
+        item = value[0] if value else np.zeros((0,), np.float32)
+        return helper.make_sequence_type_proto(helper.make_tensor_type_proto(elem_type(item), None))
+    return helper.make_tensor_type_proto(elem_type(value), value.shape)
+
+
+def one_node(
+    op_type: str, inputs: Sequence[Any], attrs: dict[str, Any] | None = None, opset: int | None = None, domain: str = "",
+    outputs: int | Sequence[bool] = 1, constants: Sequence[int] = (),
+) -> tuple[onnx.ModelProto, dict[str, Any], list[str]]:
+    """The model, its feeds and the names of its outputs. Inputs of None are left out; those whose index stands in
+    `constants` become initializers. `outputs`: how many, or which."""
+    asked = [True] * outputs if isinstance(outputs, int) else list(outputs)
+    names = ["" if v is None else f"x{i}" for i, v in enumerate(inputs)]
+    out_names = [f"y{i}" if on else "" for i, on in enumerate(asked)]
+    node = helper.make_node(op_type, names, out_names, name=f"the_{op_type}", domain=domain, **(attrs or {}))
+    graph_inputs, initializers, feeds = [], [], {}
+    for i, (name, value) in enumerate(zip(names, inputs, strict=True)):
+        if value is None:
+            continue
+        if i in constants:
+            initializers.append(numpy_helper.from_array(value, name))
+        else:
+            graph_inputs.append(helper.make_value_info(name, value_type(value)))
+            feeds[name] = value
+    graph_outputs = [onnx.ValueInfoProto(name=n) for n in out_names if n]
+    graph = helper.make_graph([node], "one_node", graph_inputs, graph_outputs, initializers)
+    opset = onnx.defs.onnx_opset_version() if opset is None else opset
+    imports = [helper.make_opsetid(domain, opset)]
+    if domain:
+        imports.append(helper.make_opsetid("", onnx.defs.onnx_opset_version()))
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    return model, feeds, [n for n in out_names if n]
+
+
+def evaluate(model: onnx.ModelProto, inputs: Sequence[Any]) -> list[Any]:
+    """The engine's result for a one-node model, without a session: every input is known to the operator."""
+    (node,) = model.graph.node
+    opset = next(o.version for o in model.opset_import if o.domain == node.domain)
+    attributes = []
+    for a in node.attribute:
+        value = helper.get_attribute_value(a)
+        if a.type == AttributeProto.TENSOR:
+            value = numpy_helper.to_array(value)
+        attributes.append((a.name, int(a.type), value))
+    results = _core.evaluate_node(
+        node.op_type, node.domain, opset, list(inputs), [bool(n) for n in node.output], attributes
+    )
+    return [r for r, n in zip(results, node.output, strict=True) if n]
+
+
+def compare(got: Any, expected: Any, ulp: float = 4, atol: float = 0, what: str = "") -> None:
+    """Same type and shape; floats within `ulp` epsilons of the larger magnitude (plus `atol`), all else equal."""
+    if expected is None or isinstance(expected, list):
+        assert type(got) is type(expected), f"{what}: {type(got)} instead of {type(expected)}"
+        if isinstance(expected, list):
+            assert len(got) == len(expected), f"{what}: {len(got)} items instead of {len(expected)}"
+            for i, (g, e) in enumerate(zip(got, expected, strict=True)):
+                compare(g, e, ulp, atol, f"{what}[{i}]")
+        return
+    expected = np.asarray(expected)
+    assert got.shape == expected.shape, f"{what}: shape {got.shape} instead of {expected.shape}"
+    if expected.dtype.kind in "OUST":
+        assert got.tolist() == [s.decode() if isinstance(s, bytes) else s for s in expected.tolist()] if got.ndim == 1 else (
+            got.astype(str) == expected.astype(str)
+        ).all(), f"{what}: {got} instead of {expected}"
+        return
+    assert got.dtype == expected.dtype, f"{what}: {got.dtype} instead of {expected.dtype}"
+    if expected.dtype.name not in EPS:
+        np.testing.assert_array_equal(got, expected, err_msg=what)
+        return
+    rtol = ulp * EPS[expected.dtype.name]
+    wide = np.float64 if expected.dtype.name != "float64" else np.longdouble
+    np.testing.assert_allclose(got.astype(wide), expected.astype(wide), rtol=rtol, atol=atol, err_msg=what)
+
+
+def check(
+    op_type: str, inputs: Sequence[Any], attrs: dict[str, Any] | None = None, opset: int | None = None, domain: str = "",
+    outputs: int | Sequence[bool] = 1, expected: Sequence[Any] | None = None, ulp: float = 4, atol: float = 0,
+) -> list[Any]:
+    """Computes the node with the engine and compares with the reference evaluator (or with `expected`).
+
+    inputs: arrays, lists of arrays (sequences), None for those left out. opset: the newest by default. outputs: how many, or
+    which. ulp: allowed error in epsilons of the result, beside the absolute error `atol`. Returns the engine's results.
+    """
+    model, feeds, names = one_node(op_type, inputs, attrs, opset, domain, outputs)
+    if expected is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = ReferenceEvaluator(model).run(names, feeds)
+    got = evaluate(model, inputs)
+    for name, g, e in zip(names, got, expected, strict=True):
+        compare(g, e, ulp, atol, f"{op_type}-{opset} {name}")
+    return got
