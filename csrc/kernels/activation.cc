@@ -19,18 +19,18 @@ double apply(double x, ActivationKind kind, double alpha, double beta) {
     }
     case ActivationKind::kSigmoid: return sigmoid(x);
     case ActivationKind::kTanh: return std::tanh(x);
-    case ActivationKind::kGelu: return x * 0.5 * std::erfc(-x * 0.70710678118654752440);
-    case ActivationKind::kGeluTanh: return x * sigmoid(1.5957691216057307117 * (x + 0.044715 * x * x * x));
-    case ActivationKind::kSilu: return x * sigmoid(alpha * x);
+    case ActivationKind::kGelu: return x < -40 ? 0 : x * 0.5 * std::erfc(-x * 0.70710678118654752440);
+    case ActivationKind::kGeluTanh: return x < -40 ? 0 : x * sigmoid(1.5957691216057307117 * (x + 0.044715 * x * x * x));
+    case ActivationKind::kSilu: return std::isinf(x) && alpha * x < 0 ? 0 : x * sigmoid(alpha * x);
     case ActivationKind::kHardSigmoid: return unit(alpha * x + beta);
-    case ActivationKind::kHardSwish: return x * unit(alpha * x + beta);
+    case ActivationKind::kHardSwish: return std::isinf(x) && alpha * x < 0 ? 0 : x * unit(alpha * x + beta);
     case ActivationKind::kElu: return x < 0 ? alpha * std::expm1(x) : x;
     case ActivationKind::kSelu: return beta * (x < 0 ? alpha * std::expm1(x) : x);
     case ActivationKind::kCelu: return x < 0 ? alpha * std::expm1(x / alpha) : x;
     case ActivationKind::kSoftplus: return softplus(x);
-    case ActivationKind::kSoftsign: return x / (1 + std::fabs(x));
+    case ActivationKind::kSoftsign: return std::isinf(x) ? std::copysign(1, x) : x / (1 + std::fabs(x));
     case ActivationKind::kThresholdedRelu: return x > alpha || std::isnan(x) ? x : 0;
-    case ActivationKind::kMish: return x * std::tanh(softplus(x));
+    case ActivationKind::kMish: return x < -800 ? 0 : x * std::tanh(softplus(x));
     case ActivationKind::kAffine: return alpha * x + beta;
     case ActivationKind::kScaledTanh: return alpha * std::tanh(beta * x);
   }
@@ -39,6 +39,8 @@ double apply(double x, ActivationKind kind, double alpha, double beta) {
 
 }  // namespace
 
-float activate(float x, const Activation& a) { return static_cast<float>(apply(x, a.kind, a.alpha, a.beta)); }
+double reference::activate(double x, const Activation& a) { return apply(x, a.kind, a.alpha, a.beta); }
+float activate(float x, const Activation& a) { return static_cast<float>(reference::activate(x, a)); }
+bool keeps_zero(const Activation& a) { return reference::activate(0, a) == 0; }
 
 }  // namespace tiercel

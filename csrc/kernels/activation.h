@@ -36,7 +36,14 @@ struct Activation {
   explicit operator bool() const { return kind != ActivationKind::kNone; }
 };
 
-// One element, computed in double and rounded once. NaN gives NaN.
+// One element, computed in double and rounded once. NaN gives NaN, infinities the function's limit.
 float activate(float x, const Activation& activation);
+
+// Does zero stay zero (and so the padding channels of a blocked layout)?
+bool keeps_zero(const Activation& activation);
+
+namespace reference {
+double activate(double x, const Activation& activation);
+}
 
 }  // namespace tiercel

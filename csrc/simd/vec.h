@@ -2,6 +2,7 @@
 // with a mask type (M). Include it in *.isa.cc files only: its names live in namespace tiercel::TIERCEL_ISA::<anonymous>.
 //
 //   kLanes                     floats in a register: 16 avx512, 8 avx2, 4 elsewhere
+//   kFused                     is fma() one rounding?
 //   F load(p), load(p, n)      unaligned; the second reads n < kLanes elements and gives zeros beyond
 //   store(p, v), store(p, v, n)
 //   F set1(x), zero()

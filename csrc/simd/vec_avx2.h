@@ -6,6 +6,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr int kLanes = 8;
+constexpr bool kFused = true;
 struct F { __m256 v; };
 struct I { __m256i v; };
 struct M { __m256 v; };

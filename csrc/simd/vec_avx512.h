@@ -6,6 +6,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr int kLanes = 16;
+constexpr bool kFused = true;
 struct F { __m512 v; };
 struct I { __m512i v; };
 struct M { __mmask16 v; };

@@ -6,6 +6,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr int kLanes = 4;
+constexpr bool kFused = false;
 typedef float float4 __attribute__((vector_size(16)));
 typedef int32_t int4 __attribute__((vector_size(16)));
 typedef uint32_t uint4 __attribute__((vector_size(16)));
