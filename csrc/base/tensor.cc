@@ -1,5 +1,9 @@
 #include "base/tensor.h"
 
+#include <cstring>
+#include <mutex>
+
+#include "base/file_map.h"
 #include "base/float_formats.h"
 
 namespace tiercel {
@@ -24,6 +28,33 @@ Tensor::Tensor(DType dtype, const Shape& shape, Layout layout) : dtype_(dtype), 
     fail(Code::kFail, "out of memory: a tensor of shape ", shape.str());
   owner_ = allocate(static_cast<size_t>(bytes_of(dtype, n)));
   data_ = owner_.get();
+}
+
+namespace {
+struct Deferred : Tensor::Source {
+  std::once_flag once;
+  Buffer copy;
+};
+}  // namespace
+
+Tensor Tensor::deferred(DType dtype, const Shape& shape, const void* bytes, Buffer owner) {
+  auto d = std::make_shared<Deferred>();
+  d->data = bytes;
+  d->owner = std::move(owner);
+  Tensor t(dtype, shape, static_cast<Source*>(d.get()), d);
+  t.deferred_ = true;
+  return t;
+}
+
+void* Tensor::materialise() const {
+  auto* d = static_cast<Deferred*>(static_cast<Source*>(data_));
+  std::call_once(d->once, [&] {
+    const size_t n = static_cast<size_t>(bytes());
+    d->copy = allocate(n);
+    std::memcpy(d->copy.get(), d->data, n);
+    release_pages(d->owner, d->data, n);  // nobody will read the original again
+  });
+  return d->copy.get();
 }
 
 std::vector<int64_t> Tensor::ints() const {

@@ -31,17 +31,29 @@ class Tensor {
   Tensor(DType dtype, const Shape& shape, void* data, Buffer owner, Layout layout = Layout::kPlain)
       : dtype_(dtype), layout_(layout), shape_(shape), data_(data), owner_(std::move(owner)) {}
 
+  // Bytes that are not aligned for their type (weights inside a file): copied to aligned memory when data() is first
+  // asked for, by whichever thread comes first; all copies of this Tensor share the result.
+  static Tensor deferred(DType dtype, const Shape& shape, const void* bytes, Buffer owner);
+
   bool defined() const { return dtype_ != DType::kUndefined; }
   DType dtype() const { return dtype_; }
   Layout layout() const { return layout_; }
   const Shape& shape() const { return shape_; }
   int64_t count() const { return shape_.count(); }
   int64_t bytes() const { return bytes_of(dtype_, storage_count(shape_, layout_)); }
-  void* data() const { return data_; }
-  template <class T> T* as() const { return static_cast<T*>(data_); }
+  void* data() const { return deferred_ ? materialise() : data_; }
+  template <class T> T* as() const { return static_cast<T*>(data()); }
   const Buffer& owner() const { return owner_; }
   // The same memory under another shape of equal element count.
-  Tensor reshaped(const Shape& shape) const { return Tensor(dtype_, shape, data_, owner_, layout_); }
+  Tensor reshaped(const Shape& shape) const {
+    Tensor t = *this;
+    t.shape_ = shape;
+    return t;
+  }
+  // Where a deferred tensor's bytes come from.
+  struct Source { const void* data; Buffer owner; };
+  bool is_deferred() const { return deferred_; }
+  const Source& deferred_bytes() const { return *static_cast<const Source*>(data_); }
 
   // The elements of an integer or bool tensor as int64.
   std::vector<int64_t> ints() const;
@@ -57,8 +69,11 @@ class Tensor {
   static Tensor from_ints(DType dtype, const Shape& shape, const int64_t* values);  // integer, bool or f32/f64 dtypes
 
  private:
+  void* materialise() const;
+
   DType dtype_ = DType::kUndefined;
   Layout layout_ = Layout::kPlain;
+  bool deferred_ = false;  // data_ and owner_ are a Deferred
   Shape shape_;
   void* data_ = nullptr;
   Buffer owner_;

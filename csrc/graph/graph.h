@@ -43,7 +43,7 @@ struct Value {
 // monostate marks an attribute that refers to a function's parameter and was not given.
 using Attribute = std::variant<std::monostate, int64_t, float, std::string, Tensor, std::shared_ptr<Graph>,
                                std::vector<int64_t>, std::vector<float>, std::vector<std::string>, std::vector<Tensor>,
-                               std::vector<std::shared_ptr<Graph>>, Type>;
+                               std::vector<std::shared_ptr<Graph>>, Type, std::vector<Type>>;
 
 struct Node {
   std::string op_type, domain, name;  // domain "" is ai.onnx
