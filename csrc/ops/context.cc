@@ -25,7 +25,9 @@ std::optional<std::vector<Dim>> known_elements(const ValueInfo* info) {
   if (info->ints) return info->ints;
   const Tensor* t = info->constant;
   if (!t || !(is_integer(t->dtype()) || t->dtype() == DType::kBool) || bits_of(t->dtype()) < 8) return std::nullopt;
-  return t->ints();
+  auto v = t->ints();
+  for (int64_t x : v) if (is_symbol(x)) return std::nullopt;  // near INT64_MIN: a number that would be taken for a symbol
+  return v;
 }
 
 }  // namespace

@@ -1,0 +1,79 @@
+// Concat: inputs one after the other along an axis.
+#include "ops/movement.h"
+
+namespace tiercel {
+namespace {
+
+int64_t axis_of(const Node& node) { return node.attr_int("axis", 1); }  // a default before opset 4 only
+
+// Elements of shape vectors: unknown ones become fresh symbols, so that the known ones stay known.
+void carry_ints(InferContext& ctx) {
+  const DType t = ctx.dtype(0);
+  if (t != DType::kInt64 && t != DType::kInt32) return;
+  std::vector<Dim> all;
+  bool any = false;
+  for (int i = 0; i < ctx.num_inputs(); ++i) {
+    const auto n = length_of(ctx, i);
+    if (!n || *n + static_cast<int64_t>(all.size()) > kMaxKnownInts) return;
+    if (const auto v = small_ints(ctx, i)) {
+      all.insert(all.end(), v->begin(), v->end());
+      any = true;
+    } else {
+      for (int64_t k = 0; k < *n; ++k) all.push_back(ctx.fresh());
+    }
+  }
+  if (any) ctx.set_ints(0, std::move(all));
+}
+
+void infer(InferContext& ctx) {
+  ctx.check(ctx.num_inputs() > 0, "at least one input is required");
+  ctx.check(ctx.node.opset < 4 || ctx.node.has("axis"), "attribute 'axis' is required");
+  const DType dtype = ctx.dtype(0);
+  int rank = -1;
+  for (int i = 0; i < ctx.num_inputs(); ++i) {
+    ctx.check(ctx.dtype(i) == dtype, "input ", i, " is ", ctx.type(i).str(), ": all inputs should have one element type");
+    if (!ctx.ranked(i)) continue;
+    if (rank < 0) rank = ctx.shape(i).rank();
+    ctx.check(ctx.shape(i).rank() == rank, "input ", i, " has rank ", ctx.shape(i).rank(), ", another has ", rank);
+  }
+  if (rank < 0) return ctx.set_output(0, Type::tensor(dtype));
+  ctx.check(rank > 0, "scalars cannot be concatenated");
+  const int axis = ctx.axis(axis_of(ctx.node), rank);
+  Shape r;
+  int64_t sum = 0;
+  bool known = true;
+  for (int i = 0; i < ctx.num_inputs(); ++i) {
+    if (!ctx.ranked(i)) { known = false; continue; }
+    const Shape& s = ctx.shape(i);
+    if (r.rank() == 0) r = s;
+    for (int k = 0; k < rank; ++k)
+      if (k != axis) r[k] = unify(ctx, r[k], s[k], "extents off the axis of Concat");
+    if (is_symbol(s[axis])) known = false;
+    else ctx.check(!__builtin_add_overflow(sum, s[axis], &sum), "the result is too large");
+  }
+  if (ctx.num_inputs() > 1) r[axis] = known ? sum : ctx.fresh();
+  ctx.set_output(0, dtype, r);
+  if (rank == 1) carry_ints(ctx);
+}
+
+void prepare(PrepareContext& ctx) {
+  if (ctx.num_inputs() == 1) return ctx.alias(0, 0);
+  const Shape& out = ctx.out_shape(0);
+  const int axis = normalize_axis(axis_of(ctx.node), out.rank());
+  const Element e(ctx.out_dtype(0));
+  const int64_t outer = out.count(0, axis), inner = out.count(axis + 1, out.rank());
+  CopyList copies;
+  int64_t at = 0;
+  for (int i = 0; i < ctx.num_inputs(); ++i) {
+    const int64_t run = ctx.shape(i)[axis] * inner;
+    copies.add(StridedCopy(e, {{outer, run, out[axis] * inner}, {run, 1, 1}}), i, 0, 0, at, e);
+    at += run;
+  }
+  move_cost(ctx);
+  ctx.run([copies = std::move(copies)](const Args& a, Worker& w) { copies.run(a, w); });
+}
+
+const OpRegistration rows({{"Concat", "", 1, infer, sub_byte<prepare>}});
+
+}  // namespace
+}  // namespace tiercel

@@ -1,0 +1,195 @@
+// Gather, GatherElements, GatherND: elements chosen by indices. A negative index counts from the end.
+#include "ops/movement.h"
+
+namespace tiercel {
+namespace {
+
+void check_index_type(const InferContext& ctx, int i) {
+  const DType t = ctx.dtype(i);
+  ctx.check(t == DType::kInt64 || t == DType::kInt32, "indices should be int32 or int64, not ", dtype_name(t));
+}
+
+// An index in [0, extent), or an error that says what it was.
+template <class Index> inline int64_t place(Index given, int64_t extent, const std::string& label) {
+  const int64_t i = given < 0 ? given + extent : given;
+  if (static_cast<uint64_t>(i) >= static_cast<uint64_t>(extent)) [[unlikely]]
+    fail(Code::kInvalidArgument, label, ": index ", static_cast<int64_t>(given), " is outside [", -extent, ", ", extent - 1, "]");
+  return i;
+}
+
+// Calls f with a value of the index type.
+template <class F> void with_index_type(DType t, F f) {
+  if (t == DType::kInt32) f(int32_t{});
+  else f(int64_t{});
+}
+
+// Calls f with a zero of a type as big as an element (a std::string for strings): loops that move single elements.
+template <class F> void with_element_type(Element e, F f) {
+  struct Sixteen { uint64_t a, b; };
+  if (e.string) return f(std::string());
+  switch (e.size) {
+    case 1: return f(uint8_t{});
+    case 2: return f(uint16_t{});
+    case 4: return f(uint32_t{});
+    case 8: return f(uint64_t{});
+    default: return f(Sixteen{});
+  }
+}
+
+// ---- Gather: out[o, i, :] = data[o, indices[i], :]
+
+void infer_gather(InferContext& ctx) {
+  ctx.input(0);
+  ctx.input(1);
+  check_index_type(ctx, 1);
+  if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
+  const Shape &data = ctx.shape(0), &indices = ctx.shape(1);
+  ctx.check(data.rank() > 0, "the data should have rank 1 at least");
+  const int axis = ctx.axis(ctx.node.attr_int("axis", 0), data.rank());
+  Shape r;
+  for (int i = 0; i < axis; ++i) r.push_back(data[i]);
+  for (Dim d : indices) r.push_back(d);
+  for (int i = axis + 1; i < data.rank(); ++i) r.push_back(data[i]);
+  ctx.set_output(0, ctx.dtype(0), r);
+  const Dim extent = data[axis];
+  const auto at = indices.rank() <= 1 ? small_ints(ctx, 1) : std::nullopt;
+  if (!at || is_symbol(extent)) return;
+  const auto v = data.rank() == 1 ? small_ints(ctx, 0) : std::nullopt;
+  std::vector<Dim> some;
+  for (Dim i : *at) {
+    if (is_symbol(i)) return;
+    ctx.check(i >= -extent && i < extent, "index ", i, " is outside [", -extent, ", ", extent - 1, "]");
+    if (v) some.push_back((*v)[static_cast<size_t>(i < 0 ? i + extent : i)]);
+  }
+  if (v) ctx.set_ints(0, std::move(some));
+}
+
+void prepare_gather(PrepareContext& ctx) {
+  const Shape& data = ctx.shape(0);
+  const int axis = normalize_axis(ctx.node.attr_int("axis", 0), data.rank());
+  const Element e(ctx.dtype(0));
+  const int64_t outer = data.count(0, axis), extent = data[axis], block = data.count(axis + 1, data.rank());
+  const int64_t n = ctx.shape(1).count();
+  move_cost(ctx);
+  with_index_type(ctx.dtype(1), [&]<class Index>(Index) {
+    if (block == 1) return with_element_type(e, [&]<class T>(T) {
+      ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+        const T* from = a.in<T>(0);
+        const Index* index = a.in<Index>(1);
+        T* to = a.out<T>(0);
+        w.parallel_for(outer * n, move_grain(e.size), [&](int64_t b, int64_t end) {
+          for (int64_t o = b / n, i = b % n; b < end; ++o, i = 0)
+            for (; i < n && b < end; ++i, ++b) to[b] = from[o * extent + place(index[i], extent, label)];
+        });
+      });
+    });
+    ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+      const Index* index = a.in<Index>(1);
+      w.parallel_for(outer * n, move_grain(block * e.size), [&](int64_t b, int64_t end) {
+        for (int64_t o = b / n, i = b % n; b < end; ++o, i = 0)
+          for (; i < n && b < end; ++i, ++b)
+            copy_elements(e, offset(a.out(0), b * block, e),
+                          offset(a.in(0), (o * extent + place(index[i], extent, label)) * block, e), block);
+      });
+    });
+  });
+}
+
+// ---- GatherElements: out[.., i, ..] = data[.., indices[.., i, ..], ..] along one axis
+
+void infer_gather_elements(InferContext& ctx) {
+  ctx.input(0);
+  ctx.input(1);
+  check_index_type(ctx, 1);
+  if (!ctx.ranked(1)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
+  const Shape& indices = ctx.shape(1);
+  ctx.set_output(0, ctx.dtype(0), indices);
+  if (!ctx.ranked(0)) return;
+  const Shape& data = ctx.shape(0);
+  ctx.check(data.rank() == indices.rank() && data.rank() > 0, "data and indices should have one rank, 1 at least");
+  const int axis = ctx.axis(ctx.node.attr_int("axis", 0), data.rank());
+  for (int i = 0; i < data.rank(); ++i)
+    if (i != axis && data[i] >= 0 && indices[i] >= 0)
+      ctx.check(indices[i] <= data[i], "the indices reach ", indices[i], " along axis ", i, " of extent ", data[i]);
+}
+
+void prepare_gather_elements(PrepareContext& ctx) {
+  const Shape data = ctx.shape(0), out = ctx.out_shape(0);
+  const int rank = out.rank(), axis = normalize_axis(ctx.node.attr_int("axis", 0), rank);
+  const Element e(ctx.dtype(0));
+  const Strides strides = strides_of(data);
+  const int64_t extent = data[axis], stride = strides[static_cast<size_t>(axis)], cols = out.back();
+  const int64_t step = axis == rank - 1 ? 0 : 1;  // how the data's place moves with the column, the index aside
+  const int64_t rows = out.count(0, rank - 1);
+  move_cost(ctx);
+  with_index_type(ctx.dtype(1), [&]<class Index>(Index) {
+    with_element_type(e, [&]<class T>(T) {
+      ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+        w.parallel_for(rows, move_grain(cols * e.size), [&](int64_t b, int64_t end) {
+          for (int64_t r = b; r < end; ++r) {
+            int64_t base = 0, t = r;
+            for (int k = rank - 2; k >= 0; --k) {
+              if (k != axis) base += t % out[k] * strides[static_cast<size_t>(k)];
+              t /= out[k];
+            }
+            const Index* index = a.in<Index>(1) + r * cols;
+            T* to = a.out<T>(0) + r * cols;
+            const T* from = a.in<T>(0) + base;
+            for (int64_t c = 0; c < cols; ++c) to[c] = from[c * step + place(index[c], extent, label) * stride];
+          }
+        });
+      });
+    });
+  });
+}
+
+// ---- GatherND: the last axis of the indices holds tuples that lead into the data
+
+void infer_gather_nd(InferContext& ctx) {
+  ctx.input(0);
+  ctx.input(1);
+  ctx.check(ctx.dtype(1) == DType::kInt64, "indices should be int64");
+  if (!ctx.ranked(0) || !ctx.ranked(1)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
+  const Shape &data = ctx.shape(0), &indices = ctx.shape(1);
+  const int64_t batch = ctx.node.attr_int("batch_dims", 0);
+  ctx.check(data.rank() > 0 && indices.rank() > 0, "data and indices should have rank 1 at least");
+  ctx.check(batch >= 0 && batch < std::min(data.rank(), indices.rank()), "batch_dims ", batch, " should be below both ranks");
+  const Dim tuple = indices.back();
+  if (is_symbol(tuple)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
+  ctx.check(tuple >= 1 && batch + tuple <= data.rank(), "index tuples of ", tuple, " entries do not fit data of rank ", data.rank(),
+            " with batch_dims ", batch);
+  Shape r;
+  for (int i = 0; i + 1 < indices.rank(); ++i) r.push_back(i < batch ? unify(ctx, indices[i], data[i], "batch extents") : indices[i]);
+  for (int i = static_cast<int>(batch + tuple); i < data.rank(); ++i) r.push_back(data[i]);
+  ctx.set_output(0, ctx.dtype(0), r);
+}
+
+void prepare_gather_nd(PrepareContext& ctx) {
+  const Shape data = ctx.shape(0), indices = ctx.shape(1);
+  const int batch = static_cast<int>(ctx.node.attr_int("batch_dims", 0)), tuple = static_cast<int>(indices.back());
+  const Element e(ctx.dtype(0));
+  const Strides strides = strides_of(data);
+  const int64_t block = data.count(batch + tuple, data.rank()), n = indices.count(0, indices.rank() - 1);
+  const int64_t per_batch = indices.count(batch, indices.rank() - 1), batch_stride = data.count(batch, data.rank());
+  move_cost(ctx);
+  ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+    const int64_t* index = a.in<int64_t>(1);
+    w.parallel_for(n, move_grain(block * e.size), [&](int64_t b, int64_t end) {
+      for (int64_t i = b; i < end; ++i) {
+        int64_t from = i / per_batch * batch_stride;
+        for (int k = 0; k < tuple; ++k)
+          from += place(index[i * tuple + k], data[batch + k], label) * strides[static_cast<size_t>(batch + k)];
+        copy_elements(e, offset(a.out(0), i * block, e), offset(a.in(0), from, e), block);
+      }
+    });
+  });
+}
+
+const OpRegistration rows({
+    {"Gather", "", 1, infer_gather, sub_byte<prepare_gather>},
+    {"GatherElements", "", 11, infer_gather_elements, sub_byte<prepare_gather_elements>},
+    {"GatherND", "", 11, infer_gather_nd, sub_byte<prepare_gather_nd>},
+});
+
+}  // namespace
+}  // namespace tiercel
