@@ -4,6 +4,7 @@
 //   kLanes                     floats in a register: 16 avx512, 8 avx2, 4 elsewhere
 //   kFused                     is fma() one rounding?
 //   F load(p), load(p, n)      unaligned; the second reads n < kLanes elements and gives zeros beyond
+//   F load(p, n, v)            the same with the lanes of v beyond
 //   store(p, v), store(p, v, n)
 //   F set1(x), zero()
 //   a + b, a - b, a * b, a / b, -a

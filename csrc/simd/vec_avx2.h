@@ -17,6 +17,10 @@ inline __m256i first(int64_t n) {
 
 inline F load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline F load(const float* p, int64_t n) { return {_mm256_maskload_ps(p, first(n))}; }
+inline F load(const float* p, int64_t n, F v) {
+  const __m256i m = first(n);
+  return {_mm256_blendv_ps(v.v, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m))};
+}
 inline void store(float* p, F a) { _mm256_storeu_ps(p, a.v); }
 inline void store(float* p, F a, int64_t n) { _mm256_maskstore_ps(p, first(n), a.v); }
 inline F set1(float x) { return {_mm256_set1_ps(x)}; }

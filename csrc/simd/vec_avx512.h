@@ -15,6 +15,7 @@ inline __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1)
 
 inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline F load(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+inline F load(const float* p, int64_t n, F v) { return {_mm512_mask_loadu_ps(v.v, first(n), p)}; }
 inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
 inline void store(float* p, F a, int64_t n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
 inline F set1(float x) { return {_mm512_set1_ps(x)}; }

@@ -20,6 +20,10 @@ inline F load(const float* p, int64_t n) {
   for (int i = 0; i < n; ++i) v[i] = p[i];
   return {v};
 }
+inline F load(const float* p, int64_t n, F v) {
+  for (int i = 0; i < n; ++i) v.v[i] = p[i];
+  return v;
+}
 inline void store(float* p, F a) { __builtin_memcpy(p, &a.v, 16); }
 inline void store(float* p, F a, int64_t n) { for (int i = 0; i < n; ++i) p[i] = a.v[i]; }
 inline F set1(float x) { return {float4{x, x, x, x}}; }
