@@ -13,8 +13,11 @@
 //   min, max                   the second operand when either is NaN (x86 rule); see math.h for NaN-propagating ones
 //   abs, sqrt, round (to nearest even), floor, ceil, trunc
 //   M lt(a, b), le, eq, ne, gt, ge, is_nan(a);  F select(m, a, b): m ? a : b;  m & n, m | n, ~m, any(m), all(m)
-//   I to_int(F) (round to nearest), F to_float(I), I bits(F), F from_bits(I), I operations + - & | ^, shl<n>, shr<n> (logical),
-//   sra<n> (arithmetic), I iset1(x)
+//   I to_int(F) (round to nearest; INT32_MIN when out of range or NaN), F to_float(I), I bits(F), F from_bits(I)
+//   I operations + - * & | ^, shl<n>, shr<n> (logical), sra<n> (arithmetic), iset1(x), iload(p), istore(p, v), iota() (0, 1, ...)
+//   M ieq(a, b), igt(a, b) (signed); I select(m, a, b)
+//   F gather(base, I)          base[index] in each lane; the indices are signed
+//   load_f16, store_f16, load_bf16, store_bf16 (p) and (p, n)   16-bit storage formats, rounded to nearest even
 //   float sum(F), hmax(F), hmin(F)   across lanes, in a fixed order: pairwise halves
 #pragma once
 #include <stddef.h>

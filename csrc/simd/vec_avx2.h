@@ -69,6 +69,41 @@ template <int n> inline I shl(I a) { return {_mm256_slli_epi32(a.v, n)}; }
 template <int n> inline I shr(I a) { return {_mm256_srli_epi32(a.v, n)}; }
 template <int n> inline I sra(I a) { return {_mm256_srai_epi32(a.v, n)}; }
 
+inline I operator*(I a, I b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
+inline I iload(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline void istore(int32_t* p, I a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
+inline I iota() { return {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)}; }
+inline M ieq(I a, I b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))}; }
+inline M igt(I a, I b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v))}; }
+inline I select(M m, I a, I b) { return {_mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v))}; }
+inline F gather(const float* base, I index) { return {_mm256_i32gather_ps(base, index.v, 4)}; }
+
+inline __m128i load_16bit(const uint16_t* p, int64_t n) {
+  uint16_t v[8] = {};
+  __builtin_memcpy(v, p, static_cast<size_t>(n) * 2);
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(v));
+}
+inline void store_16bit(uint16_t* p, __m128i a, int64_t n) {
+  uint16_t v[8];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(v), a);
+  __builtin_memcpy(p, v, static_cast<size_t>(n) * 2);
+}
+inline F load_f16(const uint16_t* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+inline F load_f16(const uint16_t* p, int64_t n) { return {_mm256_cvtph_ps(load_16bit(p, n))}; }
+inline __m128i to_f16(F a) { return _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline void store_f16(uint16_t* p, F a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_f16(a)); }
+inline void store_f16(uint16_t* p, F a, int64_t n) { store_16bit(p, to_f16(a), n); }
+inline F from_bf16(__m128i h) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16))}; }
+inline F load_bf16(const uint16_t* p) { return from_bf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline F load_bf16(const uint16_t* p, int64_t n) { return from_bf16(load_16bit(p, n)); }
+inline __m128i to_bf16(F a) {
+  const I u = bits(a), rounded = u + iset1(0x7fff) + (shr<16>(u) & iset1(1));
+  const __m256i h = shr<16>(select(is_nan(a), u | iset1(0x400000), rounded)).v;
+  return _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+}
+inline void store_bf16(uint16_t* p, F a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bf16(a)); }
+inline void store_bf16(uint16_t* p, F a, int64_t n) { store_16bit(p, to_bf16(a), n); }
+
 inline float sum(F a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -64,6 +64,30 @@ template <int n> inline I shl(I a) { return {_mm512_slli_epi32(a.v, n)}; }
 template <int n> inline I shr(I a) { return {_mm512_srli_epi32(a.v, n)}; }
 template <int n> inline I sra(I a) { return {_mm512_srai_epi32(a.v, n)}; }
 
+inline I operator*(I a, I b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+inline I iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+inline I iota() { return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)}; }
+inline M ieq(I a, I b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
+inline M igt(I a, I b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)}; }
+inline I select(M m, I a, I b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
+inline F gather(const float* base, I index) { return {_mm512_i32gather_ps(index.v, base, 4)}; }
+
+inline F load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline F load_f16(const uint16_t* p, int64_t n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p))}; }
+inline __m256i to_f16(F a) { return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline void store_f16(uint16_t* p, F a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_f16(a)); }
+inline void store_f16(uint16_t* p, F a, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), to_f16(a)); }
+inline F from_bf16(__m256i h) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))}; }
+inline F load_bf16(const uint16_t* p) { return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline F load_bf16(const uint16_t* p, int64_t n) { return from_bf16(_mm256_maskz_loadu_epi16(first(n), p)); }
+inline __m256i to_bf16(F a) {  // by integers: vcvtneps2bf16 would flush subnormals
+  const I u = bits(a), rounded = u + iset1(0x7fff) + (shr<16>(u) & iset1(1));
+  return _mm512_cvtepi32_epi16(shr<16>(select(is_nan(a), u | iset1(0x400000), rounded)).v);
+}
+inline void store_bf16(uint16_t* p, F a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(a)); }
+inline void store_bf16(uint16_t* p, F a, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(a)); }
+
 inline float sum(F a) { return _mm512_reduce_add_ps(a.v); }
 inline float hmax(F a) { return _mm512_reduce_max_ps(a.v); }
 inline float hmin(F a) { return _mm512_reduce_min_ps(a.v); }

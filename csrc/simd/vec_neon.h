@@ -46,26 +46,21 @@ inline M is_nan(F a) { return {a.v != a.v}; }
 inline F min(F a, F b) { return select(lt(a, b), a, b); }
 inline F max(F a, F b) { return select(gt(a, b), a, b); }
 inline F abs(F a) { return {(float4)((int4)a.v & 0x7fffffff)}; }
-#define TIERCEL_LANEWISE(name, f) \
-  inline F name(F a) { for (int i = 0; i < 4; ++i) a.v[i] = f(a.v[i]); return a; }
-TIERCEL_LANEWISE(sqrt, __builtin_sqrtf)
-TIERCEL_LANEWISE(round, __builtin_rintf)
-TIERCEL_LANEWISE(floor, __builtin_floorf)
-TIERCEL_LANEWISE(ceil, __builtin_ceilf)
-TIERCEL_LANEWISE(trunc, __builtin_truncf)
-#undef TIERCEL_LANEWISE
+inline F sqrt(F a) { return {(float4)vsqrtq_f32((float32x4_t)a.v)}; }
+inline F round(F a) { return {(float4)vrndnq_f32((float32x4_t)a.v)}; }
+inline F floor(F a) { return {(float4)vrndmq_f32((float32x4_t)a.v)}; }
+inline F ceil(F a) { return {(float4)vrndpq_f32((float32x4_t)a.v)}; }
+inline F trunc(F a) { return {(float4)vrndq_f32((float32x4_t)a.v)}; }
 inline M operator&(M a, M b) { return {a.v & b.v}; }
 inline M operator|(M a, M b) { return {a.v | b.v}; }
 inline M operator~(M a) { return {~a.v}; }
 inline bool any(M m) { return (m.v[0] | m.v[1] | m.v[2] | m.v[3]) != 0; }
 inline bool all(M m) { return (m.v[0] & m.v[1] & m.v[2] & m.v[3]) != 0; }
 
-// Out-of-range and NaN give INT32_MIN, as on x86.
-inline I to_int(F a) {
-  I r;
-  for (int i = 0; i < 4; ++i)
-    r.v[i] = a.v[i] >= -2147483648.0f && a.v[i] < 2147483648.0f ? (int32_t)__builtin_rintf(a.v[i]) : INT32_MIN;
-  return r;
+inline I to_int(F a) {  // vcvtnq saturates and gives 0 for NaN; the contract is x86's INT32_MIN
+  const int4 r = (int4)vcvtnq_s32_f32((float32x4_t)a.v);
+  const int4 valid = (a.v >= -2147483648.0f) & (a.v < 2147483648.0f);
+  return {(valid & r) | (~valid & INT32_MIN)};
 }
 inline F to_float(I a) { return {__builtin_convertvector(a.v, float4)}; }
 inline I bits(F a) { return {(int4)a.v}; }
@@ -79,6 +74,38 @@ inline I operator^(I a, I b) { return {a.v ^ b.v}; }
 template <int n> inline I shl(I a) { return {(int4)((uint4)a.v << n)}; }
 template <int n> inline I shr(I a) { return {(int4)((uint4)a.v >> n)}; }
 template <int n> inline I sra(I a) { return {a.v >> n}; }
+
+inline I operator*(I a, I b) { return {(int4)((uint4)a.v * (uint4)b.v)}; }
+inline I iload(const int32_t* p) { int4 v; __builtin_memcpy(&v, p, 16); return {v}; }
+inline void istore(int32_t* p, I a) { __builtin_memcpy(p, &a.v, 16); }
+inline I iota() { return {int4{0, 1, 2, 3}}; }
+inline M ieq(I a, I b) { return {a.v == b.v}; }
+inline M igt(I a, I b) { return {a.v > b.v}; }
+inline I select(M m, I a, I b) { return {(m.v & a.v) | (~m.v & b.v)}; }
+inline F gather(const float* base, I i) { return {float4{base[i.v[0]], base[i.v[1]], base[i.v[2]], base[i.v[3]]}}; }
+
+inline I load_16bit(const uint16_t* p, int64_t n) {
+  int4 v = {0, 0, 0, 0};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return {v};
+}
+inline void store_16bit(uint16_t* p, I a, int64_t n) { for (int i = 0; i < n; ++i) p[i] = (uint16_t)a.v[i]; }
+inline F from_f16(I h) {
+  return {(float4)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)h.v)))};
+}
+inline I to_f16(F a) { return {(int4)vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)a.v)))}; }
+inline F load_f16(const uint16_t* p) { return from_f16(load_16bit(p, 4)); }
+inline F load_f16(const uint16_t* p, int64_t n) { return from_f16(load_16bit(p, n)); }
+inline void store_f16(uint16_t* p, F a) { store_16bit(p, to_f16(a), 4); }
+inline void store_f16(uint16_t* p, F a, int64_t n) { store_16bit(p, to_f16(a), n); }
+inline F load_bf16(const uint16_t* p) { return from_bits(shl<16>(load_16bit(p, 4))); }
+inline F load_bf16(const uint16_t* p, int64_t n) { return from_bits(shl<16>(load_16bit(p, n))); }
+inline I to_bf16(F a) {
+  const I u = bits(a), rounded = u + iset1(0x7fff) + (shr<16>(u) & iset1(1));
+  return shr<16>(select(is_nan(a), u | iset1(0x400000), rounded));
+}
+inline void store_bf16(uint16_t* p, F a) { store_16bit(p, to_bf16(a), 4); }
+inline void store_bf16(uint16_t* p, F a, int64_t n) { store_16bit(p, to_bf16(a), n); }
 
 inline float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 inline float hmax(F a) {

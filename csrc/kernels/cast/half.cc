@@ -1,0 +1,5 @@
+#include "kernels/cast/half.h"
+
+namespace tiercel {
+TIERCEL_KERNEL_DISPATCH(HalfKernels, half)
+}  // namespace tiercel
