@@ -141,6 +141,8 @@ void Graph::replace_uses(Value* from, Value* to) {
     u.node->inputs[u.index] = to;
     add_use(to, u.node, u.index);
   }
+  if (!from->graph_output_uses) return;
+  if (to->producer && !to->graph_output_uses) std::swap(from->name, to->name);  // an output keeps its name
   for (Value*& o : outputs_)
     if (o == from) {
       o = to;

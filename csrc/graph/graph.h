@@ -133,7 +133,8 @@ class Graph {
   void set_input(Node* node, int index, Value* v);  // v may be null
   void add_node_input(Node* node, Value* v);        // appends an own input (not after captures)
   void resize_inputs(Node* node, int n);
-  void replace_uses(Value* from, Value* to);        // in nodes and in outputs
+  // In nodes and in outputs. Where `from` is a graph output, `to` takes over its name (so it should be a node's output).
+  void replace_uses(Value* from, Value* to);
   // Turns a node's output into a constant: it keeps its name and uses and loses its producer.
   void make_constant(Value* v, Tensor tensor);
   void erase(Node* node);   // its outputs must be unused; they go with it

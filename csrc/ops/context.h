@@ -73,7 +73,8 @@ Shape broadcast_shapes(const InferContext& ctx, const Shape& a, const Shape& b);
 
 // ---- Running ---------------------------------------------------------------------------------------------------------
 
-// Memory of one instruction: pointers in the order of the node's inputs and outputs (null for those left out).
+// Memory of one instruction: pointers in the order of the node's inputs and outputs (null for those left out). They may be the
+// caller's memory, aligned to the element alone: use unaligned loads and stores.
 class Args {
  public:
   Args(void* const* table, const int32_t* slots, int num_inputs, void* workspace)

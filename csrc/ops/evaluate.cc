@@ -11,7 +11,7 @@ class NoCache final : public PackCache {
 }  // namespace
 
 Prepared prepare_node(const Node& node, const OpRow& row, std::span<const ValueInfo* const> in, SymbolTable& symbols,
-                      PackCache& packs) {
+                      PackCache& packs, int threads) {
   std::vector<ValueInfo> out(node.outputs.size());
   InferContext infer(node, in, out, symbols);
   row.infer(infer);
@@ -21,11 +21,13 @@ Prepared prepare_node(const Node& node, const OpRow& row, std::span<const ValueI
     if (node.outputs[i] && !out[i].type.static_shape())
       fail(Code::kRuntimeException, node.label(), ": the shape of output ", i, " depends on data");
   }
-  PrepareContext ctx(node, in, out, packs);
+  PrepareContext ctx(node, in, out, packs, threads);
   row.prepare(ctx);
   p.kernel = std::move(ctx.kernel_);
   p.aliases = std::move(ctx.aliases_);
   p.workspace = ctx.workspace_;
+  p.cost = ctx.cost_;
+  p.serial = ctx.serial_;
   return p;
 }
 

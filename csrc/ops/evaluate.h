@@ -16,9 +16,11 @@ struct Prepared {
   std::vector<std::pair<int, int>> aliases;
   std::unique_ptr<Kernel> kernel;  // null when all outputs are aliases
   int64_t workspace = 0;
+  std::optional<Cost> cost;
+  bool serial = false;
 };
 // `in`: null where left out. Throws when an output shape is still unknown (use the operator's eval).
 Prepared prepare_node(const Node& node, const OpRow& row, std::span<const ValueInfo* const> in, SymbolTable& symbols,
-                      PackCache& packs);
+                      PackCache& packs, int threads = 1);
 
 }  // namespace tiercel

@@ -1,0 +1,19 @@
+// The rewrites every level runs: what need not be computed, or not twice.
+#pragma once
+#include "graph/graph.h"
+
+namespace tiercel {
+
+// Outer constants that a body captures become constants of the body; captures that a body does not use go.
+void sink_constants(Graph& graph);
+// Nodes whose inputs are constants, or whose small integer results are known, become constants. Computed by the engine's own
+// kernels. Results much larger than what they are made of stay nodes.
+void fold_constants(Graph& graph);
+// An If with a constant condition becomes the branch it takes.
+void inline_if(Graph& graph);
+// Nodes that give back their input: Identity, Dropout at inference, Cast to the same type, Concat of one, ...
+void eliminate(Graph& graph);
+// Common subexpressions, and equal small constants, once.
+void merge_common(Graph& graph);
+
+}  // namespace tiercel

@@ -1,0 +1,81 @@
+#include "ops/evaluate.h"
+#include "ops/infer_graph.h"
+#include "passes/basic.h"
+
+namespace tiercel {
+namespace {
+
+constexpr int64_t kSmallBytes = 256 << 10;  // results up to this size are always folded
+
+bool all_constant(const Node& node) {
+  for (const Value* v : node.inputs) if (v && !v->is_constant()) return false;
+  return true;
+}
+
+// Worth keeping as data: small, or not much larger than its sources.
+bool worth_folding(const Node& node, std::span<const ValueInfo> out) {
+  int64_t from = 0, to = 0;
+  for (const Value* v : node.inputs) if (v) from += v->constant.bytes();
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (!node.outputs[i]) continue;
+    if (!out[i].type.static_shape()) return from <= kSmallBytes;
+    const Type& t = out[i].type;
+    to += bytes_of(t.dtype, storage_count(t.shape, t.layout));
+  }
+  return to <= kSmallBytes || to <= 4 * from;
+}
+
+// What the node computes from constant inputs; empty when it should stay a node.
+std::vector<RuntimeValue> compute(const Node& node, SymbolTable& symbols) {
+  std::vector<ValueInfo> infos(node.inputs.size()), out(node.outputs.size());
+  std::vector<const ValueInfo*> in(node.inputs.size());
+  std::vector<RuntimeValue> inputs;
+  for (size_t i = 0; i < in.size(); ++i) {
+    const Value* v = node.inputs[i];
+    inputs.push_back(v ? RuntimeValue(v->constant) : RuntimeValue());
+    if (!v) continue;
+    infos[i].type = v->type;
+    infos[i].constant = &v->constant;
+    in[i] = &infos[i];
+  }
+  infer_node(node, in, out, symbols);
+  if (!worth_folding(node, out)) return {};
+  return evaluate(node, inputs);
+}
+
+}  // namespace
+
+void fold_constants(Graph& graph) {
+  std::vector<ValueInfo> infos = infer_graph(graph);
+  auto known = [&](const Value* v) { return infos[v->id].known_ints() && infos[v->id].type.static_shape(); };
+  for (auto it = graph.nodes().begin(); it != graph.nodes().end();) {
+    Node* node = (it++)->get();
+    if (op_of(*node).flags & kRandom) continue;
+    std::vector<RuntimeValue> results;
+    bool all_known = !node->outputs.empty();
+    for (const Value* v : node->outputs) if (v && !known(v)) all_known = false;
+    if (all_known) {
+      for (const Value* v : node->outputs) {
+        results.emplace_back();
+        if (!v) continue;
+        const ValueInfo& info = infos[v->id];
+        results.back() = Tensor::from_ints(info.type.dtype, info.type.shape, info.ints->data());
+      }
+    } else if (all_constant(*node) && node->subgraphs().empty()) {
+      try {
+        results = compute(*node, graph.symbols());
+      } catch (const Error&) {
+        continue;  // a run that reaches the node will say what is wrong
+      }
+    }
+    if (results.empty()) continue;
+    bool tensors = true;
+    for (size_t i = 0; i < results.size(); ++i) if (node->outputs[i] && !results[i].is_tensor()) tensors = false;
+    if (!tensors) continue;
+    for (size_t i = 0; i < results.size(); ++i)
+      if (Value* v = node->outputs[i]) graph.make_constant(v, results[i].tensor());
+    graph.erase(node);
+  }
+}
+
+}  // namespace tiercel

@@ -1,0 +1,96 @@
+#include "runtime/cache.h"
+
+#include <algorithm>
+
+namespace tiercel {
+
+Buffer SessionPacks::get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) {
+  std::shared_ptr<Entry> entry;
+  {
+    std::lock_guard lock(mutex_);
+    auto& slot = entries_[{weight, key}];
+    if (!slot) slot = std::make_shared<Entry>();
+    entry = slot;
+  }
+  std::call_once(entry->once, [&] { entry->buffer = pack(); });
+  return entry->buffer;
+}
+
+std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const InputKey> keys) {
+  const size_t hash = hash_of(keys);
+  auto find = [&]() -> std::shared_ptr<const Program> {
+    for (auto it = entries_.begin(); it != entries_.end(); ++it)
+      if (it->hash == hash && std::equal(keys.begin(), keys.end(), it->program->keys.begin(), it->program->keys.end())) {
+        if (it != entries_.begin()) entries_.splice(entries_.begin(), entries_, it);
+        return it->program;
+      }
+    return nullptr;
+  };
+  {
+    std::lock_guard lock(mutex_);
+    if (auto p = find()) return p;
+  }
+  std::shared_ptr<const Program> built = build_program(graph_, keys, options_);
+  std::lock_guard lock(mutex_);
+  if (auto p = find()) return p;  // another thread was faster
+  entries_.push_front({hash, built, {}});
+  if (static_cast<int>(entries_.size()) > capacity_) entries_.pop_back();
+  return built;
+}
+
+ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& program) {
+  std::unique_ptr<Frame> frame;
+  Buffer arena;
+  const int64_t need = program->arena_bytes;
+  int64_t capacity = need;
+  {
+    std::lock_guard lock(mutex_);
+    for (Entry& e : entries_)
+      if (e.program == program) {
+        if (!e.frames.empty()) {
+          frame = std::move(e.frames.back());
+          e.frames.pop_back();
+        }
+        break;
+      }
+    if (need) {
+      // The arena this frame had last time, else any that is large enough; one too small goes, so that they do not pile up.
+      auto best = arenas_.end();
+      for (auto it = arenas_.begin(); it != arenas_.end(); ++it)
+        if (it->first >= need && (best == arenas_.end() || (frame && it->second.get() == frame->arena_base))) best = it;
+      if (best != arenas_.end()) {
+        capacity = best->first;
+        arena = std::move(best->second);
+        arenas_.erase(best);
+      } else if (!arenas_.empty()) {
+        arenas_.pop_back();
+      }
+    }
+  }
+  if (!frame) frame = std::make_unique<Frame>(program);
+  if (need && !arena) arena = allocate(static_cast<size_t>(need));
+  bind_arena(*frame, std::move(arena), capacity);
+  return Lease(*this, std::move(frame));
+}
+
+void ProgramCache::give_back(std::unique_ptr<Frame> frame) {
+  std::lock_guard lock(mutex_);
+  if (frame->arena) arenas_.insert(arenas_.begin(), {frame->arena_capacity, std::move(frame->arena)});
+  for (Entry& e : entries_)
+    if (e.program == frame->program) {
+      e.frames.push_back(std::move(frame));
+      return;
+    }
+}
+
+int ProgramCache::size() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<int>(entries_.size());
+}
+
+std::shared_ptr<const Program> ProgramCache::newest() const {
+  std::lock_guard lock(mutex_);
+  return entries_.empty() ? nullptr : entries_.front().program;
+}
+
+}  // namespace tiercel

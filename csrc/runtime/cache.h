@@ -1,0 +1,68 @@
+// What a session keeps between runs: packed constants, Programs for recent shapes, arenas.
+#pragma once
+#include <list>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/program.h"
+
+namespace tiercel {
+
+// Packings of constants, made once each. A constant that lies in a file map gives its pages back once it is packed.
+class SessionPacks final : public PackCache {
+ public:
+  Buffer get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) override;
+  void count(int64_t bytes) { bytes_ += bytes; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Entry { std::once_flag once; Buffer buffer; };
+  std::mutex mutex_;
+  std::map<std::pair<const Value*, std::string>, std::shared_ptr<Entry>> entries_;
+  std::atomic<int64_t> bytes_{0};
+};
+
+// Programs of one graph for recent sets of input shapes, with the frames of past runs. Bounded; least recently used goes first.
+class ProgramCache {
+ public:
+  ProgramCache(std::shared_ptr<const Graph> graph, BuildOptions options, int capacity)
+      : graph_(std::move(graph)), options_(options), capacity_(capacity < 1 ? 1 : capacity) {}
+
+  std::shared_ptr<const Program> find_or_build(std::span<const InputKey> keys);
+  // A frame for a run, given back (or destroyed, after an error) when the Lease ends.
+  class Lease {
+   public:
+    Lease(ProgramCache& cache, std::unique_ptr<Frame> frame) : cache_(&cache), frame_(std::move(frame)) {}
+    Lease(Lease&&) = default;
+    ~Lease() { if (frame_ && ok_) cache_->give_back(std::move(frame_)); }
+    Frame& operator*() const { return *frame_; }
+    Frame* operator->() const { return frame_.get(); }
+    void done() { ok_ = true; }  // the run ended well: the frame may be used again
+
+   private:
+    ProgramCache* cache_;
+    std::unique_ptr<Frame> frame_;
+    bool ok_ = false;
+  };
+  Lease lease(const std::shared_ptr<const Program>& program);
+  int size() const;
+  std::shared_ptr<const Program> newest() const;
+
+ private:
+  void give_back(std::unique_ptr<Frame> frame);
+  struct Entry {
+    size_t hash;
+    std::shared_ptr<const Program> program;
+    std::vector<std::unique_ptr<Frame>> frames;
+  };
+  std::shared_ptr<const Graph> graph_;
+  BuildOptions options_;
+  const int capacity_;
+  mutable std::mutex mutex_;
+  std::list<Entry> entries_;   // most recently used first
+  std::vector<std::pair<int64_t, Buffer>> arenas_;  // free, shared by all Programs
+};
+
+}  // namespace tiercel

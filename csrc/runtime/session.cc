@@ -1,0 +1,265 @@
+#include "runtime/session.h"
+
+#include <algorithm>
+#include <map>
+
+#include "onnx/onnx.h"
+#include "passes/passes.h"
+#include "runtime/cache.h"
+#include "runtime/profile.h"
+#include "runtime/team.h"
+
+namespace tiercel {
+
+class SessionImpl {
+ public:
+  SessionImpl(Model m, SessionOptions o) : model(std::move(m)), options(std::move(o)) {
+    threads = options.threads > 0 ? std::min(options.threads, Team::max_threads()) : Team::max_threads();
+    if (options.profile) profile = std::make_unique<ProfileSink>();
+    if (const auto missing = unsupported(model); !missing.empty()) {
+      std::string list;
+      for (const std::string& line : missing) list += "\n  " + line;
+      fail(Code::kNotImplemented, "the model has operators that this engine does not support:", list);
+    }
+    describe();
+    optimize(model, {options.optimization_level, options.disabled_passes});
+    if (!options.optimized_model_path.empty()) onnx::save(model, options.optimized_model_path);
+    describe_outputs();
+    main = std::make_unique<ProgramCache>(model.graph, BuildOptions{threads, &packs}, options.program_cache);
+    if (static_inputs()) {
+      std::vector<InputKey> keys;
+      for (const IoInfo& i : inputs) keys.push_back({Kind::kTensor, false, i.type.dtype, i.type.shape});
+      main->find_or_build(keys);
+      release_packed(*main->newest());
+    }
+  }
+
+  ProgramCache& cache_of(const Graph& body) {
+    std::lock_guard lock(bodies_mutex);
+    auto& cache = bodies[&body];
+    if (!cache)
+      cache = std::make_unique<ProgramCache>(std::shared_ptr<const Graph>(model.graph, &body), BuildOptions{threads, &packs},
+                                             options.program_cache);
+    return *cache;
+  }
+
+  // Constants that only packed copies are read of: their memory goes (a file map's pages come back when asked for).
+  void release_packed(const Program& program);
+
+  Model model;
+  SessionOptions options;
+  int threads = 1;
+  std::vector<IoInfo> inputs, outputs;
+  SessionPacks packs;
+  std::unique_ptr<ProgramCache> main;
+  std::mutex bodies_mutex;
+  std::map<const Graph*, std::unique_ptr<ProgramCache>> bodies;
+  std::unique_ptr<ProfileSink> profile;
+
+ private:
+  void describe() {
+    Graph& graph = *model.graph;
+    for (auto& [name, extent] : options.dimension_overrides) {
+      const Dim symbol = graph.symbols().named(name);
+      for (Value* v : graph.inputs())
+        for (int i = 0; i < v->type.shape.rank(); ++i) if (v->type.shape[i] == symbol) v->type.shape[i] = extent;
+    }
+    for (const Value* v : graph.inputs()) inputs.push_back({v->name, v->type});
+    for (const Value* v : graph.outputs()) outputs.push_back({v->name, v->type});
+  }
+  // What the model declares of its outputs, completed by inference.
+  void describe_outputs() {
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const Type& t = model.graph->outputs()[i]->type;
+      if (outputs[i].type.dtype == DType::kUndefined) outputs[i].type = t;
+      else if (!outputs[i].type.ranked && t.ranked) { outputs[i].type.ranked = true; outputs[i].type.shape = t.shape; }
+    }
+  }
+  bool static_inputs() const {
+    return std::all_of(inputs.begin(), inputs.end(), [](const IoInfo& i) { return i.type.static_shape(); });
+  }
+};
+
+void SessionImpl::release_packed(const Program& program) {
+  for (const Value* v : program.droppable) release_pages(v->constant);
+}
+
+namespace {
+
+// Runs bodies of control flow on Programs of their own, with the threads of the run that reached them.
+class Bodies final : public BodyRunner {
+ public:
+  Bodies(SessionImpl& session, const ExecuteContext& context) : session_(session), context_(context) { context_.bodies = this; }
+
+  std::vector<RuntimeValue> run(const Graph& body, std::vector<RuntimeValue> inputs, Worker& worker) override {
+    struct Call { ProgramCache::Lease lease; std::vector<RuntimeValue> outputs; };
+    std::unique_ptr<Call> call;  // thread 0's
+    auto* frame = reinterpret_cast<Frame*>(worker.agree([&] {
+      std::vector<InputKey> keys;
+      for (const RuntimeValue& v : inputs) keys.push_back(key_of(v));
+      ProgramCache& cache = session_.cache_of(body);
+      const auto program = cache.find_or_build(keys);
+      call = std::make_unique<Call>(Call{cache.lease(program), std::vector<RuntimeValue>(program->outputs.size())});
+      bind_frame(*call->lease, inputs, call->outputs);
+      return reinterpret_cast<intptr_t>(&*call->lease);
+    }));
+    execute(*frame, worker, context_);
+    if (!call) return {};
+    collect_outputs(*call->lease, call->outputs);
+    call->lease.done();
+    return std::move(call->outputs);
+  }
+
+ private:
+  SessionImpl& session_;
+  ExecuteContext context_;
+};
+
+// "tensor(float)[batch,3]", with the names of symbols
+std::string describe(const Type& type, const SymbolTable& symbols) {
+  if (!type.is_tensor() || !type.ranked) return type.str();
+  std::string s = "tensor(" + std::string(dtype_name(type.dtype)) + ")[";
+  for (int i = 0; i < type.shape.rank(); ++i) s += (i ? "," : "") + symbols.str(type.shape[i]);
+  return s + "]";
+}
+
+void check_input(const IoInfo& info, const InputKey& key, const SymbolTable& symbols) {
+  if (info.type.kind == Kind::kOptional || info.type.kind == Kind::kOptionalSequence) return;
+  if (key.empty) fail(Code::kInvalidArgument, "input \"", info.name, "\" is missing: expected ", describe(info.type, symbols));
+  if (key.kind != info.type.kind)
+    fail(Code::kInvalidArgument, "input \"", info.name, "\": expected ", describe(info.type, symbols), ", got a ",
+         key.kind == Kind::kSequence ? "sequence" : "tensor");
+  if (key.kind != Kind::kTensor) return;
+  const auto got = [&] { return Type::tensor(key.dtype, key.shape).str(); };
+  if (info.type.dtype != DType::kUndefined && key.dtype != info.type.dtype)
+    fail(Code::kInvalidArgument, "input \"", info.name, "\": unexpected data type: expected ", describe(info.type, symbols), ", got ", got());
+  if (!info.type.ranked) return;
+  if (key.shape.rank() != info.type.shape.rank())
+    fail(Code::kInvalidArgument, "input \"", info.name, "\": invalid rank: expected ", info.type.shape.rank(), " dimensions, ",
+         describe(info.type, symbols), ", got ", key.shape.rank(), ", ", got());
+  for (int i = 0; i < key.shape.rank(); ++i)
+    if (!is_symbol(info.type.shape[i]) && info.type.shape[i] != key.shape[i])
+      fail(Code::kInvalidArgument, "input \"", info.name, "\": invalid dimension ", i, ": expected ", info.type.shape[i], ", got ",
+           key.shape[i], " (expected ", describe(info.type, symbols), ", got ", got(), ")");
+}
+
+}  // namespace
+
+Session::Session(const std::string& path, const SessionOptions& options) : Session(onnx::load(path), options) {}
+Session::Session(const void* data, size_t size, Buffer owner, const std::string& folder, const SessionOptions& options)
+    : Session(onnx::parse(data, size, std::move(owner), folder), options) {}
+Session::Session(Model model, const SessionOptions& options) : impl_(std::make_unique<SessionImpl>(std::move(model), options)) {}
+Session::~Session() = default;
+
+const Model& Session::model() const { return impl_->model; }
+const SymbolTable& Session::symbols() const { return impl_->model.graph->symbols(); }
+const SessionOptions& Session::options() const { return impl_->options; }
+const std::vector<IoInfo>& Session::inputs() const { return impl_->inputs; }
+const std::vector<IoInfo>& Session::outputs() const { return impl_->outputs; }
+
+int Session::input_index(std::string_view name) const {
+  for (size_t i = 0; i < impl_->inputs.size(); ++i) if (impl_->inputs[i].name == name) return static_cast<int>(i);
+  return -1;
+}
+int Session::output_index(std::string_view name) const {
+  for (size_t i = 0; i < impl_->outputs.size(); ++i) if (impl_->outputs[i].name == name) return static_cast<int>(i);
+  return -1;
+}
+
+void Session::output_types(std::span<const Shape> shapes, std::span<Type> outputs) {
+  std::vector<InputKey> keys(shapes.size());
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const IoInfo& info = impl_->inputs[i];
+    keys[i].kind = info.type.kind;
+    keys[i].dtype = info.type.dtype;
+    keys[i].shape = shapes[i];
+    check_input(info, keys[i], symbols());
+  }
+  const auto program = impl_->main->find_or_build(keys);
+  for (size_t i = 0; i < program->outputs.size(); ++i) outputs[i] = program->slots[program->outputs[i].slot].type;
+}
+
+void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> outputs, std::span<const bool> wanted,
+                  RunControl* control) {
+  SessionImpl& s = *impl_;
+  if (inputs.size() != s.inputs.size() || outputs.size() != s.outputs.size())
+    fail(Code::kInvalidArgument, "expected ", s.inputs.size(), " inputs and ", s.outputs.size(), " outputs, got ", inputs.size(),
+         " and ", outputs.size());
+  InputKey few[8];
+  std::vector<InputKey> many(inputs.size() > 8 ? inputs.size() : 0);
+  InputKey* keys = many.empty() ? few : many.data();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    keys[i] = key_of(inputs[i]);
+    if (keys[i].kind == Kind::kSequence && keys[i].dtype == DType::kUndefined) keys[i].dtype = s.inputs[i].type.dtype;
+    check_input(s.inputs[i], keys[i], symbols());
+  }
+  const auto program = s.main->find_or_build({keys, inputs.size()});
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].empty()) continue;
+    const Type& type = program->slots[program->outputs[i].slot].type;
+    const Tensor& given = outputs[i].tensor();
+    if (type.static_shape() && (given.dtype() != type.dtype || !(given.shape() == type.shape)))
+      fail(Code::kInvalidArgument, "output \"", s.outputs[i].name, "\" is ", type.str(), ", but the memory given for it is ",
+           Type::tensor(given.dtype(), given.shape()).str());
+  }
+  ProgramCache::Lease frame = s.main->lease(program);
+  bind_frame(*frame, inputs, outputs);
+  ExecuteContext context{nullptr, &s.packs, control ? &control->terminate : nullptr, s.profile.get(), s.threads};
+  Bodies bodies(s, context);
+  context.bodies = &bodies;
+  if (s.profile) ++s.profile->runs;
+  auto body = [&](Worker& w) { execute(*frame, w, context); };
+  if (program->parallel && s.threads > 1) {
+    Team::run(s.threads, body);
+  } else {
+    Worker one;
+    body(one);
+  }
+  collect_outputs(*frame, outputs);
+  frame.done();
+  for (size_t i = 0; i < wanted.size() && i < outputs.size(); ++i) if (!wanted[i]) outputs[i] = RuntimeValue();
+}
+
+std::vector<ProfileEvent> Session::take_profile() {
+  if (!impl_->profile) return {};
+  std::lock_guard lock(impl_->profile->mutex);
+  return std::exchange(impl_->profile->events, {});
+}
+
+Session::Memory Session::memory() const {
+  Memory m;
+  const Graph& graph = *impl_->model.graph;
+  for (int id = 0; id < graph.num_values(); ++id)
+    if (const Value* v = graph.value(id); v && v->is_constant()) m.weights += v->constant.bytes();
+  m.packed = impl_->packs.bytes();
+  m.programs = impl_->main->size();
+  if (const auto p = impl_->main->newest()) {
+    m.arena = p->arena_bytes;
+    m.live_bound = p->live_bound;
+    m.instructions = static_cast<int>(p->instructions.size());
+    m.barriers = p->barriers;
+  }
+  return m;
+}
+
+std::vector<std::string> unsupported(const Model& model) {
+  std::map<std::string, std::vector<std::string>> missing;
+  for_each_graph(*model.graph, [&](Graph& g) {
+    for (const auto& n : g.nodes())
+      if (!find_op(n->op_type, n->domain, n->opset)) {
+        std::string name = n->name;
+        if (name.empty()) for (const Value* v : n->outputs) if (v) { name = "(output " + v->name + ")"; break; }
+        missing[n->op_type + " (" + (n->domain.empty() ? "ai.onnx" : n->domain) + ", opset " + std::to_string(n->opset) + ")"].push_back(name);
+      }
+  });
+  std::vector<std::string> lines;
+  for (const auto& [op, nodes] : missing) {
+    std::string line = op + ": node" + (nodes.size() > 1 ? "s " : " ");
+    for (size_t i = 0; i < nodes.size() && i < 10; ++i) line += (i ? ", " : "") + nodes[i];
+    if (nodes.size() > 10) line += " and " + std::to_string(nodes.size() - 10) + " more";
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+}  // namespace tiercel
