@@ -4,6 +4,7 @@
 #include <map>
 
 #include "onnx/onnx.h"
+#include "base/file_map.h"
 #include "passes/passes.h"
 #include "runtime/cache.h"
 #include "runtime/profile.h"
