@@ -7,6 +7,12 @@
 #include "base/status.h"
 
 namespace tiercel {
+namespace {
+struct Free {
+  int64_t bytes;
+  void operator()(void* p) const { std::free(p); }
+};
+}  // namespace
 
 Buffer allocate(size_t bytes) {
   constexpr size_t kHuge = size_t{2} << 20;
@@ -19,7 +25,12 @@ Buffer allocate(size_t bytes) {
 #ifdef MADV_HUGEPAGE
   if (huge) madvise(p, bytes / kHuge * kHuge, MADV_HUGEPAGE);
 #endif
-  return Buffer(p, [](void* q) { std::free(q); });
+  return Buffer(p, Free{static_cast<int64_t>(bytes)});
+}
+
+int64_t allocated_bytes(const Buffer& buffer) {
+  const Free* f = std::get_deleter<Free>(buffer);
+  return f ? f->bytes : 0;
 }
 
 }  // namespace tiercel

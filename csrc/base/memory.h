@@ -14,6 +14,8 @@ using Buffer = std::shared_ptr<void>;
 // `bytes` of 64-byte aligned, uninitialised memory; big blocks start on a 2 MiB boundary and ask for huge pages.
 // Throws Error(kFail) that names the size when the system refuses.
 Buffer allocate(size_t bytes);
+// The size of a Buffer that allocate() made; 0 for any other.
+int64_t allocated_bytes(const Buffer& buffer);
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 inline int64_t ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }

@@ -57,6 +57,13 @@ void* Tensor::materialise() const {
   return d->copy.get();
 }
 
+Tensor Tensor::transient() const {
+  if (!deferred_ || static_cast<Deferred*>(static_cast<Source*>(data_))->copy) return *this;
+  Tensor t(dtype_, shape_, layout_);
+  if (const size_t n = static_cast<size_t>(bytes())) std::memcpy(t.data(), deferred_bytes().data, n);
+  return t;
+}
+
 std::vector<int64_t> Tensor::ints() const {
   const size_t n = static_cast<size_t>(count());
   std::vector<int64_t> v(n);

@@ -50,6 +50,8 @@ class Tensor {
     t.shape_ = shape;
     return t;
   }
+  // This tensor, or an aligned copy of a deferred one that is not kept: for reading the data once.
+  Tensor transient() const;
   // Where a deferred tensor's bytes come from.
   struct Source { const void* data; Buffer owner; };
   bool is_deferred() const { return deferred_; }

@@ -74,7 +74,7 @@ Buffer PrepareContext::pack(int i, const std::string& key, const std::function<B
   if (!t) raise(cat("input ", i, " should be a constant"));
   const Value* v = i < static_cast<int>(node.inputs.size()) ? node.inputs[i] : nullptr;
   if (!v || !v->is_constant()) return make(*t);  // folded in this Program alone
-  return packs_.get(v, key, [&] { return make(*t); });
+  return packs_.get(v, key, [&] { return make(t->transient()); });
 }
 
 const Tensor& EvalContext::tensor(int i) const {

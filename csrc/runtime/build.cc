@@ -158,7 +158,10 @@ class Builder {
   void prepare(const Node& node, const OpRow& row, Instruction& ins) {
     PrepareContext ctx(node, in_, out_, *options_.packs, options_.threads);
     row.prepare(ctx);
-    for (const int i : ctx.dropped_) ++dropped_[node.inputs[i]];
+    for (const int i : ctx.dropped_) {
+      ++dropped_[node.inputs[i]];
+      unread_.push_back({static_cast<int>(p_.instructions.size()), i});
+    }
     if (ctx.cost_) {
       ins.cost = *ctx.cost_;
     } else {
@@ -202,8 +205,7 @@ class Builder {
     s.index = f.index;
     if (f.storage != Storage::kDynamic) join(to, group_[from->id]);
     if (f.storage == Storage::kConstant) {
-      const Tensor& t = *infos_[from->id].constant;
-      s.constant = Tensor(s.type.dtype, s.type.shape, t.data(), t.owner(), s.type.layout);
+      s.constant = infos_[from->id].constant->reshaped(s.type.shape);
       infos_[to->id].constant = &s.constant;
     }
     if (f.storage == Storage::kDynamic) {  // a view of an object that another instruction makes: made by one as well
@@ -372,8 +374,14 @@ class Builder {
       if (const int id = graph_.inputs()[i]->id; p_.slots[id].storage == Storage::kDynamic)
         p_.input_slots.emplace_back(id, static_cast<int>(i));
     // A constant that no kernel reads any more: each of its uses has packed it.
+    for (const auto& [instruction, input] : unread_) p_.operands[p_.instructions[instruction].first_slot + input] = -1;
     for (const auto& [v, n] : dropped_)
       if (n == static_cast<int>(v->uses.size()) && !v->graph_output_uses) p_.droppable.push_back(v);
+    std::vector<bool> read(p_.slots.size(), false);
+    for (const int32_t id : p_.operands) if (id >= 0) read[id] = true;
+    for (const Program::Output& o : p_.outputs) read[o.slot] = true;
+    for (size_t id = 0; id < read.size(); ++id)
+      if (!read[id]) p_.slots[id].constant = Tensor();
   }
 
   const Graph& graph_;
@@ -387,6 +395,7 @@ class Builder {
   std::vector<int> workspaces_;  // groups
   std::vector<int64_t> workspace_bytes_;
   std::unordered_map<const Value*, int> dropped_;  // -> by how many uses
+  std::vector<std::pair<int, int>> unread_;        // instruction, input: packed, so the operand is not materialised
 };
 
 }  // namespace

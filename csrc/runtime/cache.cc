@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/file_map.h"
+
 namespace tiercel {
 
 Buffer SessionPacks::get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) {
@@ -12,7 +14,11 @@ Buffer SessionPacks::get(const Value* weight, const std::string& key, const std:
     if (!slot) slot = std::make_shared<Entry>();
     entry = slot;
   }
-  std::call_once(entry->once, [&] { entry->buffer = pack(); });
+  std::call_once(entry->once, [&] {
+    entry->buffer = pack();
+    release_pages(weight->constant);
+    bytes_ += allocated_bytes(entry->buffer);
+  });
   return entry->buffer;
 }
 

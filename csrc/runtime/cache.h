@@ -14,7 +14,6 @@ namespace tiercel {
 class SessionPacks final : public PackCache {
  public:
   Buffer get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) override;
-  void count(int64_t bytes) { bytes_ += bytes; }
   int64_t bytes() const { return bytes_; }
 
  private:

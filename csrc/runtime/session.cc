@@ -44,8 +44,14 @@ class SessionImpl {
     return *cache;
   }
 
-  // Constants that only packed copies are read of: their memory goes (a file map's pages come back when asked for).
-  void release_packed(const Program& program);
+  // Constants that only packed copies are read of lose their memory. Only where no other Program will ever be built.
+  void release_packed(const Program& program) {
+    for (const Value* v : program.droppable) {
+      const Tensor& t = v->constant;
+      if (!t.is_deferred() && !in_file_map(t))
+        model.graph->value(v->id)->constant = Tensor(t.dtype(), t.shape(), nullptr, nullptr, t.layout());
+    }
+  }
 
   Model model;
   SessionOptions options;
@@ -80,10 +86,6 @@ class SessionImpl {
     return std::all_of(inputs.begin(), inputs.end(), [](const IoInfo& i) { return i.type.static_shape(); });
   }
 };
-
-void SessionImpl::release_packed(const Program& program) {
-  for (const Value* v : program.droppable) release_pages(v->constant);
-}
 
 namespace {
 
