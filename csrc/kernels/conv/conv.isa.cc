@@ -1,0 +1,253 @@
+#include "kernels/conv/conv.h"
+
+#include "simd/vec.h"
+
+namespace tiercel::TIERCEL_ISA {
+namespace {
+
+constexpr int kMaxRows = 12;
+
+// The register file decides: accumulators, a panel's row of weights and one broadcast must fit.
+#if defined(TIERCEL_ISA_AVX512)
+constexpr int kPanel = 4;
+constexpr int kRows[kConvMaxBlocks + 1] = {0, 12, 12, 8, 6};
+#elif defined(TIERCEL_ISA_AVX2)
+constexpr int kPanel = 1;
+constexpr int kRows[kConvMaxBlocks + 1] = {0, 6, 0, 0, 0};
+#elif defined(TIERCEL_ISA_NEON)
+constexpr int kPanel = 1;
+constexpr int kRows[kConvMaxBlocks + 1] = {0, 6, 0, 0, 0};
+#else
+constexpr int kPanel = 1;
+constexpr int kRows[kConvMaxBlocks + 1] = {0, 2, 0, 0, 0};
+#endif
+
+alignas(64) const float kZeros[kConvBlock] = {};
+
+struct Tile {
+  const float* x[kMaxRows];  // displacement 0 of each pixel; may point outside the image
+  int64_t y[kMaxRows];       // floats from the origin of the output
+  int32_t at[kMaxRows][3];   // input coordinates of displacement 0
+};
+
+inline bool inside(const ConvShape& s, const int32_t* at, const int32_t* tap) {
+  return static_cast<uint64_t>(at[0] + tap[0]) < static_cast<uint64_t>(s.in[0]) &&
+         static_cast<uint64_t>(at[1] + tap[1]) < static_cast<uint64_t>(s.in[1]) &&
+         static_cast<uint64_t>(at[2] + tap[2]) < static_cast<uint64_t>(s.in[2]);
+}
+
+alignas(64) const float kLaneNumbers[kConvBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+inline M first_lanes(int n) { return lt(load(kLaneNumbers), set1(static_cast<float>(n))); }
+
+// acc[r][v] += sum over `kUnroll` channels of p[r][off + c] w[c][v]
+template <int R, int V, int kUnroll>
+inline __attribute__((always_inline)) void accumulate(F (&acc)[R][V], const float* const (&p)[R], int64_t off, const float* w) {
+#pragma GCC unroll 16
+  for (int c = 0; c < kUnroll; ++c) {
+    F row[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) row[v] = load(w + (c * V + v) * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const F x = set1(p[r][off + c]);
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) acc[r][v] = fma(x, row[v], acc[r][v]);
+    }
+  }
+}
+
+// Tile of R pixels by O blocks: input blocks [b0, b1).
+template <int R, int O, bool kBorder, bool kPlain>
+void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, int64_t b0, int64_t b1) {
+  constexpr int kWide = kConvBlock / kLanes;  // registers of a block
+  constexpr int V = O * kWide;
+  F acc[R][V];
+  if (b0 == 0) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      const F b = load(t.bias + v * kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) acc[r][v] = b;
+    }
+  }
+  if (const float* from = b0 ? t.y : t.residual) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const float* const q = from + tile.y[r];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        const F a = load(q + v / kWide * s.y_block + v % kWide * kLanes);
+        acc[r][v] = b0 ? a : acc[r][v] + a;
+      }
+    }
+  }
+
+  const float* p[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) p[r] = tile.x[r];
+  const float* w = t.w + b0 * s.taps * kConvBlock * O * kConvBlock;
+  if constexpr (kPlain) {
+    for (int k = 0; k < s.taps; ++k) {
+      int64_t off = s.tap_offset[k];
+      [[maybe_unused]] int64_t step[R];
+      if constexpr (kBorder) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+          const bool in = inside(s, tile.at[r], s.tap + 3 * k);
+          p[r] = in ? tile.x[r] + off : kZeros;
+          step[r] = in ? s.x_block : 0;
+        }
+        off = 0;
+      }
+      for (int b = t.blocks; b > 0; --b) {
+        accumulate<R, V, 1>(acc, p, off, w);
+        w += V * kLanes;
+        if constexpr (kBorder) {
+          if (b == 1) break;  // no address past the image
+#pragma GCC unroll 16
+          for (int r = 0; r < R; ++r) p[r] += step[r];
+        } else {
+          off += s.x_block;
+        }
+      }
+    }
+  } else {
+    for (int64_t b = b0; b < b1; ++b) {
+      const int64_t n = b + 1 < t.blocks ? kConvBlock : t.last;
+      for (int k = 0; k < s.taps; ++k) {
+        int64_t off = s.tap_offset[k] + b * s.x_block;
+        if constexpr (kBorder) {
+#pragma GCC unroll 16
+          for (int r = 0; r < R; ++r) p[r] = inside(s, tile.at[r], s.tap + 3 * k) ? tile.x[r] + off : kZeros;
+          off = 0;
+        }
+        for (const int64_t end = off + n; off != end; off += 4) {
+          accumulate<R, V, 4>(acc, p, off, w);
+          w += 4 * V * kLanes;
+        }
+      }
+    }
+  }
+
+  if (b1 == t.blocks) {
+    // Constants go first: max(low, NaN) and min(high, NaN) are NaN.
+    const F low = set1(t.low), high = set1(t.high);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) acc[r][v] = min(high, max(low, acc[r][v]));
+    if (t.tail < kConvBlock) {
+#pragma GCC unroll 4
+      for (int v = V - kWide; v < V; ++v) {
+        const M exists = first_lanes(t.tail - (v - (V - kWide)) * kLanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) acc[r][v] = select(exists, acc[r][v], zero());
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    float* const q = t.y + tile.y[r];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) store(q + v / kWide * s.y_block + v % kWide * kLanes, acc[r][v]);
+  }
+}
+
+using TileFn = void (*)(const ConvShape&, const ConvTask&, const Tile&, int64_t, int64_t);
+struct TileFns { TileFn f[2][2]; };  // [border][plain]
+
+template <int R, int O> constexpr TileFns tile_fns() {
+  if constexpr (R <= kRows[O])
+    return {{{&tile<R, O, false, false>, &tile<R, O, false, true>}, {&tile<R, O, true, false>, &tile<R, O, true, true>}}};
+  else
+    return {};
+}
+#define TIERCEL_ROWS(O)                                                                                          \
+  {tile_fns<1, O>(), tile_fns<2, O>(), tile_fns<3, O>(), tile_fns<4, O>(), tile_fns<5, O>(), tile_fns<6, O>(),   \
+   tile_fns<7, O>(), tile_fns<8, O>(), tile_fns<9, O>(), tile_fns<10, O>(), tile_fns<11, O>(), tile_fns<12, O>()}
+constexpr TileFns kTiles[kConvMaxBlocks][kMaxRows] = {TIERCEL_ROWS(1), TIERCEL_ROWS(2), TIERCEL_ROWS(3), TIERCEL_ROWS(4)};
+#undef TIERCEL_ROWS
+
+// Range of output coordinates along an axis whose taps all lie inside.
+struct Span { int64_t begin, end; };
+Span interior(const ConvShape& s, int axis) {
+  int64_t low = INT32_MAX, high = INT32_MIN;
+  for (int k = 0; k < s.taps; ++k) {
+    const int64_t d = s.tap[3 * k + axis];
+    if (d < low) low = d;
+    if (d > high) high = d;
+  }
+  // 0 <= i stride + origin + low and i stride + origin + high < in
+  const int64_t first = -(s.origin[axis] + low), last = s.in[axis] - 1 - s.origin[axis] - high;
+  if (last < 0) return {0, 0};
+  return {first <= 0 ? 0 : (first + s.stride[axis] - 1) / s.stride[axis], last / s.stride[axis] + 1};
+}
+
+// Walks the output grid; what belongs to a row is computed once a row.
+struct Walker {
+  const ConvShape& s;
+  const float* x;
+  Span span[3];
+  int64_t at[3];
+  const float* row;
+  int64_t y_row;
+  bool row_inside;
+
+  Walker(const ConvShape& shape, const ConvTask& t, int64_t begin) : s(shape), x(t.x) {
+    for (int a = 0; a < 3; ++a) span[a] = interior(s, a);
+    at[2] = begin % s.out[2];
+    at[1] = begin / s.out[2] % s.out[1];
+    at[0] = begin / s.out[2] / s.out[1];
+    enter_row();
+  }
+  void enter_row() {
+    const int64_t d = at[0] * s.stride[0] + s.origin[0], h = at[1] * s.stride[1] + s.origin[1];
+    row = x + ((d * s.in[1] + h) * s.in[2] + s.origin[2]) * s.x_pixel;
+    y_row = at[0] * s.y_step[0] + at[1] * s.y_step[1];
+    row_inside = at[0] >= span[0].begin && at[0] < span[0].end && at[1] >= span[1].begin && at[1] < span[1].end;
+  }
+  // The next n pixels; true when some tap of them lies outside the image.
+  bool take(int n, Tile& tile) {
+    bool border = false;
+    for (int r = 0; r < n; ++r) {
+      const int64_t j = at[2];
+      tile.x[r] = row + j * s.stride[2] * s.x_pixel;
+      tile.y[r] = y_row + j * s.y_step[2];
+      tile.at[r][0] = static_cast<int32_t>(at[0] * s.stride[0] + s.origin[0]);
+      tile.at[r][1] = static_cast<int32_t>(at[1] * s.stride[1] + s.origin[1]);
+      tile.at[r][2] = static_cast<int32_t>(j * s.stride[2] + s.origin[2]);
+      border |= !row_inside || j < span[2].begin || j >= span[2].end;
+      if (++at[2] == s.out[2]) {
+        at[2] = 0;
+        if (++at[1] == s.out[1]) { at[1] = 0; ++at[0]; }
+        enter_row();
+      }
+    }
+    return border;
+  }
+};
+
+void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const int64_t most = kRows[t.panel];
+  const int64_t tiles = (end - begin + most - 1) / most;
+  const int64_t rows = (end - begin) / tiles, longer = (end - begin) % tiles;  // balanced: no tile is a remainder
+  const int64_t pass = s.plain || t.pass <= 0 ? t.blocks : t.pass;
+  const TileFns* const fns = kTiles[t.panel - 1];
+  for (int64_t b = 0; b < t.blocks; b += pass) {
+    const int64_t b_end = b + pass < t.blocks ? b + pass : t.blocks;
+    Walker walk(s, t, begin);
+    Tile tile;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int n = static_cast<int>(rows + (i < longer));
+      const bool border = walk.take(n, tile);
+      fns[n - 1].f[border][s.plain](s, t, tile, b, b_end);
+    }
+  }
+}
+
+}  // namespace
+
+TIERCEL_KERNEL_TABLE_IS(ConvKernels, conv){kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run};
+
+}  // namespace tiercel::TIERCEL_ISA
