@@ -10,7 +10,7 @@
 //
 // Everything an .isa.cc file defines or instantiates stands in an anonymous namespace inside the ISA's own: an inline
 // function with external linkage would be merged with another ISA's copy by the linker and run where its instructions
-// do not exist. So .isa.cc files use no standard library templates; tests/kernels/symbols.py enforces it.
+// do not exist. So .isa.cc files use no standard library templates; tests/kernels/test_symbols.py enforces it.
 #pragma once
 #include "base/cpu.h"
 

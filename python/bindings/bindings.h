@@ -30,6 +30,7 @@ DType dtype_of_numpy(const py::handle& numpy_dtype);  // kUndefined: none of our
 
 void register_errors(py::module_& m);
 void register_info(py::module_& m);
+void register_model(py::module_& m);
 void register_evaluate(py::module_& m);
 
 }  // namespace tiercel::python

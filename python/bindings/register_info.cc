@@ -57,6 +57,10 @@ void register_info(py::module_& m) {
   }, "Supported operators: (domain, name, first opset of this meaning), sorted.");
   m.def("peak_gflops", &peak_gflops, py::arg("isa") = "", py::arg("seconds") = 0.1,
         "Best GFLOPS of independent f32 fused multiply-adds on one core, with the kernels of `isa` (the active one by default).");
+  m.def("active_lanes", [] {
+    float sink = 0;
+    return static_cast<int>(peak().fma_f32(1, &sink) / (2 * kPeakChains));
+  }, "f32 lanes of a register in the kernels in use, as the code that ran counts them: proof of which kernel set that was.");
   m.def("running_isas", [] {
     py::list rows;
     for (Isa isa : kAllIsas) if (isa_runs(isa)) rows.append(isa_name(isa));

@@ -4,9 +4,8 @@
 namespace tiercel::TIERCEL_ISA {
 namespace {
 
-// Twelve chains hide the latency of a fused multiply-add (4-5 cycles) on two ports.
 double fma_f32(int64_t rounds, float* sink) {
-  constexpr int kChains = 12;
+  constexpr int kChains = kPeakChains;
   F acc[kChains];
   for (int i = 0; i < kChains; ++i) acc[i] = set1(static_cast<float>(i));
   const F a = set1(0.999f), b = set1(0.001f);
