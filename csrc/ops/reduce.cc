@@ -1,0 +1,204 @@
+// ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceSumSquare.
+#include "ops/reduce.h"
+
+#include "ops/movement.h"
+
+namespace tiercel {
+namespace {
+
+// ---- Axes: an attribute, later an input
+
+// axis -> reduced?; null when the axes are not known yet. None given: all, or with noop_with_empty_axes none.
+template <class Ctx> std::optional<std::vector<int64_t>> axes_of(const Ctx& ctx) {
+  if (!ctx.has_input(1)) return ctx.node.attr_ints("axes");
+  return known_ints(ctx, 1);
+}
+
+struct ReducedAxes {
+  bool on[kMaxRank + 1] = {};
+  ReducedAxes(const Node& node, const std::vector<int64_t>& axes, int rank) {
+    if (axes.empty()) std::fill_n(on, rank, node.attr_int("noop_with_empty_axes", 0) == 0);
+    for (int64_t a : axes) on[normalize_axis(a, rank)] = true;
+  }
+};
+
+// Does reducing a single element change it?
+constexpr bool changes_one(Reduction kind) {
+  return kind == Reduction::kL1 || kind == Reduction::kL2 || kind == Reduction::kLogSum || kind == Reduction::kSumSquare;
+}
+
+// ---- Inference
+
+// Shape values: reductions of few known integers; a symbol survives when nothing else changes it.
+std::optional<Dim> reduce_ints(Reduction kind, const std::vector<Dim>& v) {
+  if (v.size() == 1 && !changes_one(kind)) return v[0];
+  int64_t acc = kind == Reduction::kProd ? 1 : 0;
+  Dim symbol = 0;
+  int symbols = 0;
+  for (size_t i = 0; i < v.size(); ++i) {
+    if (is_symbol(v[i])) {
+      symbol = v[i];
+      ++symbols;
+      continue;
+    }
+    switch (kind) {
+      case Reduction::kSum: case Reduction::kMean: if (__builtin_add_overflow(acc, v[i], &acc)) return std::nullopt; break;
+      case Reduction::kProd: if (__builtin_mul_overflow(acc, v[i], &acc)) return std::nullopt; break;
+      case Reduction::kMax: acc = i ? std::max(acc, v[i]) : v[i]; break;
+      case Reduction::kMin: acc = i ? std::min(acc, v[i]) : v[i]; break;
+      default: return std::nullopt;
+    }
+  }
+  if (v.empty() && (kind == Reduction::kMax || kind == Reduction::kMin || kind == Reduction::kMean)) return std::nullopt;
+  if (!symbols) return kind == Reduction::kMean ? acc / static_cast<int64_t>(v.size()) : acc;
+  if (symbols == 1 && ((kind == Reduction::kProd && acc == 1) || (kind == Reduction::kSum && acc == 0))) return symbol;
+  return std::nullopt;
+}
+
+void check_dtype(const InferContext& ctx, Reduction kind) {
+  const DType t = ctx.dtype(0);
+  const bool order = kind == Reduction::kMax || kind == Reduction::kMin;
+  ctx.check(is_real(t) || (is_integer(t) && bits_of(t) >= 8) || (order && t == DType::kBool), "does not reduce ", dtype_name(t));
+}
+
+template <Reduction kind> void infer(InferContext& ctx) {
+  const Type& data = ctx.type(0);
+  check_dtype(ctx, kind);
+  const auto axes = axes_of(ctx);
+  const bool keep = ctx.node.attr_int("keepdims", 1) != 0;
+  if (!data.ranked) return ctx.set_output(0, Type::tensor(data.dtype));
+  const int rank = data.shape.rank();
+  if (!axes) {
+    if (keep) return ctx.set_output(0, data.dtype, fresh_shape(ctx, rank));
+    const auto n = length_of(ctx, 1);
+    if (!n || *n == 0 || *n > rank) return ctx.set_output(0, Type::tensor(data.dtype));
+    return ctx.set_output(0, data.dtype, fresh_shape(ctx, rank - static_cast<int>(*n)));
+  }
+  bool seen[kMaxRank + 1] = {};
+  for (int64_t a : *axes) {
+    bool& s = seen[ctx.axis(a, rank)];
+    ctx.check(!s, "axis ", a, " stands twice in the axes");
+    s = true;
+  }
+  const ReducedAxes reduced(ctx.node, *axes, rank);
+  Shape y;
+  bool all = true;
+  for (int i = 0; i < rank; ++i) {
+    if (!reduced.on[i]) y.push_back(data.shape[i]);
+    else if (keep) y.push_back(1);
+    all = all && reduced.on[i];
+  }
+  ctx.set_output(0, data.dtype, y);
+  if (rank <= 1 && all)
+    if (const auto v = small_ints(ctx, 0))
+      if (const auto r = reduce_ints(kind, *v); r && (data.dtype == DType::kInt64 || *r == static_cast<int32_t>(*r)))
+        ctx.set_ints(0, {*r});
+}
+
+// ---- Integers, bool and double: one loop for all
+
+// What integers are summed in: wraps around as numpy's do. Means and norms of integers are truncated.
+template <class T> using Wide = std::conditional_t<std::is_same_v<T, double>, double, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
+
+template <class T> T reduce_one(Reduction kind, const T* x, const std::vector<ReduceView::Axis>& axes, int64_t count) {
+  using W = Wide<T>;
+  using U = std::conditional_t<std::is_same_v<T, double>, double, uint64_t>;  // overflow is defined
+  constexpr bool kInteger = !std::is_same_v<T, double>;
+  const auto each = [&](auto f) {
+    const ReduceView::Axis inner = axes.empty() ? ReduceView::Axis{1, 0} : axes.back();
+    for (int64_t i = 0; i < count; i += inner.extent) {
+      int64_t rest = i / inner.extent, at = 0;
+      for (size_t k = axes.empty() ? 0 : axes.size() - 1; k-- > 0;) {
+        at += rest % axes[k].extent * axes[k].stride;
+        rest /= axes[k].extent;
+      }
+      for (int64_t j = 0; j < inner.extent; ++j) f(static_cast<W>(x[at + j * inner.stride]));
+    }
+  };
+  U sum = 0, prod = 1;
+  double real = 0;
+  switch (kind) {
+    case Reduction::kSum: each([&](W v) { sum += static_cast<U>(v); }); return static_cast<T>(sum);
+    case Reduction::kMean:
+      each([&](W v) { sum += static_cast<U>(v); });
+      if constexpr (kInteger) return count ? static_cast<T>(static_cast<W>(sum) / static_cast<W>(count)) : T{0};
+      else return sum / static_cast<double>(count);
+    case Reduction::kProd: each([&](W v) { prod *= static_cast<U>(v); }); return static_cast<T>(prod);
+    case Reduction::kL1: each([&](W v) { sum += v < 0 ? -static_cast<U>(v) : static_cast<U>(v); }); return static_cast<T>(sum);
+    case Reduction::kSumSquare: each([&](W v) { sum += static_cast<U>(v) * static_cast<U>(v); }); return static_cast<T>(sum);
+    case Reduction::kL2: each([&](W v) { real += static_cast<double>(v) * static_cast<double>(v); }); return saturate<T>(std::sqrt(real));
+    case Reduction::kLogSum: each([&](W v) { real += static_cast<double>(v); }); return saturate<T>(std::log(real));
+    case Reduction::kMax: case Reduction::kMin: {
+      const bool max = kind == Reduction::kMax;
+      W best = max ? std::numeric_limits<T>::lowest() : std::numeric_limits<T>::max();
+      if constexpr (!kInteger) best = max ? -INFINITY : INFINITY;
+      each([&](W v) {
+        if constexpr (!kInteger) if (std::isnan(v)) best = v;
+        if (max ? v > best : v < best) best = v;
+      });
+      return static_cast<T>(best);
+    }
+    case Reduction::kLogSumExp: {
+      double m = -INFINITY;
+      each([&](W v) { m = std::max(m, static_cast<double>(v)); });
+      if (!std::isfinite(m)) m = 0;
+      each([&](W v) { real += std::exp(static_cast<double>(v) - m); });
+      return saturate<T>(std::log(real) + m);
+    }
+  }
+  return T{};
+}
+
+template <class T> void run_plain(Reduction kind, const ReduceView& view, const T* x, T* y, Worker& w) {
+  w.parallel_for(view.outputs, grain_for(view.count), [&](int64_t b, int64_t e) {
+    for (int64_t o = b; o < e; ++o) {
+      int64_t rest = o, at = 0;
+      for (size_t k = view.kept.size(); k-- > 0;) {
+        at += rest % view.kept[k].extent * view.kept[k].stride;
+        rest /= view.kept[k].extent;
+      }
+      y[o] = reduce_one(kind, x + at, view.reduced, view.count);
+    }
+  });
+}
+
+// ---- Preparation
+
+template <Reduction kind> void prepare(PrepareContext& ctx) {
+  const auto axes = axes_of(ctx);
+  if (!axes) ctx.fail("the axes should be known when the shapes are");
+  const Shape& shape = ctx.shape(0);
+  const ReducedAxes reduced(ctx.node, *axes, shape.rank());
+  const ReduceView view(shape, reduced.on);
+  if (view.count == 1 && !changes_one(kind)) return ctx.alias(0, 0);
+  const double n = static_cast<double>(shape.count());
+  ctx.cost(n * (kind == Reduction::kLogSumExp ? 20 : 1), static_cast<double>(bytes_of(ctx.dtype(0), 1)) * (n + static_cast<double>(view.outputs)));
+  DType t = ctx.dtype(0);
+  if (t == DType::kFloat) {
+    const FloatReduction reduction(kind, shape, reduced.on);
+    ctx.workspace(reduction.workspace());
+    return ctx.run([=](const Args& a, Worker& w) { reduction.run(a.in<float>(0), a.out<float>(0), a.workspace(), w); });
+  }
+  if (t == DType::kBool) {  // true is 1: the largest of none is false, the smallest true
+    return ctx.run([=](const Args& a, Worker& w) {
+      uint8_t* y = a.out<uint8_t>(0);
+      if (view.count) run_plain<uint8_t>(kind, view, a.in<uint8_t>(0), y, w);
+      else w.parallel_for(view.outputs, 16384, [&](int64_t b, int64_t e) { std::fill(y + b, y + e, kind == Reduction::kMin ? 1 : 0); });
+    });
+  }
+  with_plain_type(t, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    ctx.run([=](const Args& a, Worker& w) { run_plain<T>(kind, view, a.in<T>(0), a.out<T>(0), w); });
+  });
+}
+
+#define TIERCEL_ROW(name, kind) {name, "", 1, infer<Reduction::kind>, half_as_float<prepare<Reduction::kind>>}
+const OpRegistration rows({
+    TIERCEL_ROW("ReduceSum", kSum), TIERCEL_ROW("ReduceMean", kMean), TIERCEL_ROW("ReduceMax", kMax), TIERCEL_ROW("ReduceMin", kMin),
+    TIERCEL_ROW("ReduceProd", kProd), TIERCEL_ROW("ReduceL1", kL1), TIERCEL_ROW("ReduceL2", kL2),
+    TIERCEL_ROW("ReduceLogSum", kLogSum), TIERCEL_ROW("ReduceLogSumExp", kLogSumExp), TIERCEL_ROW("ReduceSumSquare", kSumSquare),
+});
+#undef TIERCEL_ROW
+
+}  // namespace
+}  // namespace tiercel
