@@ -1,0 +1,121 @@
+#include "kernels/softmax/softmax.h"
+#include "simd/math.h"
+
+namespace tiercel::TIERCEL_ISA {
+namespace {
+
+// e^x for x <= 0 (or NaN)
+inline F exp_negative(F x) {
+#if defined(TIERCEL_ISA_AVX512)
+  const ExpParts e = exp_parts(max(set1(-104.0f), x));
+  return {_mm512_scalef_ps((e.t + set1(1.0f)).v, e.n.v)};
+#else
+  return select(lt(x, set1(-87.3365402f)), zero(), exp_core(x));
+#endif
+}
+
+// A NaN may be lost here; the exponentials find it again.
+inline float row_max(const float* x, int64_t n) {
+  F a = set1(-INFINITY), b = a, c = a, d = a;
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    a = max(a, load(x + i));
+    b = max(b, load(x + i + kLanes));
+    c = max(c, load(x + i + 2 * kLanes));
+    d = max(d, load(x + i + 3 * kLanes));
+  }
+  for (; i + kLanes <= n; i += kLanes) a = max(a, load(x + i));
+  if (i < n) b = max(b, load(x + i, n - i, set1(-INFINITY)));
+  return hmax(max(max(a, b), max(c, d)));
+}
+
+// sum of e^(x - m); the terms are stored in y if kStore
+template <bool kStore> inline float row_exp(const float* x, int64_t n, F m, float* y) {
+  F a = zero(), b = zero();
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const F u = exp_negative(load(x + i) - m), v = exp_negative(load(x + i + kLanes) - m);
+    if (kStore) {
+      store(y + i, u);
+      store(y + i + kLanes, v);
+    }
+    a = a + u;
+    b = b + v;
+  }
+  for (; i < n; i += kLanes) {
+    const bool full = i + kLanes <= n;
+    const F u = exp_negative((full ? load(x + i) : load(x + i, n - i, set1(-INFINITY))) - m);
+    if (kStore) full ? store(y + i, u) : store(y + i, u, n - i);
+    a = a + u;
+  }
+  return sum(a + b);
+}
+
+template <class G> inline void map_row(const float* x, int64_t n, float* y, G g) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, g(load(x + i)));
+  if (i < n) store(y + i, g(load(x + i, n - i)), n - i);
+}
+
+inline float log_of(float s) {
+  float v[kLanes];
+  store(v, log(set1(s)));
+  return v[0];
+}
+
+void softmax_rows(const float* x, int64_t rows, int64_t n, float* y) {
+  if (n <= kLanes) {  // a row is a register
+    for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
+      const F v = load(x, n, set1(-INFINITY));
+      const F e = exp_negative(v - set1(hmax(v)));
+      store(y, e * set1(1.0f / sum(e)), n);
+    }
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
+    const F scale = set1(1.0f / row_exp<true>(x, n, set1(row_max(x, n)), y));
+    map_row(y, n, y, [=](F v) { return v * scale; });
+  }
+}
+
+void log_softmax_rows(const float* x, int64_t rows, int64_t n, float* y) {
+  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
+    const F m = set1(row_max(x, n));
+    const F l = set1(log_of(row_exp<false>(x, n, m, nullptr)));
+    map_row(x, n, y, [=](F v) { return (v - m) - l; });
+  }
+}
+
+inline F load_some(const float* p, int64_t left) { return left < kLanes ? load(p, left) : load(p); }
+inline void store_some(float* p, F v, int64_t left) { left < kLanes ? store(p, v, left) : store(p, v); }
+
+// Largest values and sums of a strip stay in L1 while the rows pass three times.
+template <bool kLog> void softmax_columns(const float* x, int64_t n, int64_t stride, int64_t cols, float* y) {
+  float top[kSoftmaxStrip], total[kSoftmaxStrip];
+  for (int64_t c = 0; c < cols; c += kLanes) {
+    store(top + c, set1(-INFINITY));
+    store(total + c, zero());
+  }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t c = 0; c < cols; c += kLanes) store(top + c, max(load(top + c), load_some(x + i * stride + c, cols - c)));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      const F e = exp_negative(load_some(x + i * stride + c, cols - c) - load(top + c));
+      store(total + c, load(total + c) + e);
+      if (!kLog) store_some(y + i * stride + c, e, cols - c);
+    }
+  for (int64_t c = 0; c < cols; c += kLanes) store(total + c, kLog ? log(load(total + c)) : set1(1.0f) / load(total + c));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      const int64_t at = i * stride + c;
+      const F v = load_some((kLog ? x : y) + at, cols - c);
+      store_some(y + at, kLog ? (v - load(top + c)) - load(total + c) : v * load(total + c), cols - c);
+    }
+}
+
+}  // namespace
+
+TIERCEL_KERNEL_TABLE_IS(SoftmaxKernels, softmax){{&softmax_rows, &log_softmax_rows},
+                                                 {&softmax_columns<false>, &softmax_columns<true>}};
+
+}  // namespace tiercel::TIERCEL_ISA
