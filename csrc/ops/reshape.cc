@@ -1,4 +1,4 @@
-// Reshape, Flatten, Squeeze, Unsqueeze: the same memory under another shape.
+// Identity, Reshape, Flatten, Squeeze, Unsqueeze: the same memory, perhaps under another shape.
 #include <algorithm>
 
 #include "ops/movement.h"
@@ -14,6 +14,18 @@ void set_reshaped(InferContext& ctx, const Shape& shape) {
   if (shape.rank() <= 1)
     if (auto v = small_ints(ctx, 0)) ctx.set_ints(0, std::move(*v));
 }
+
+// ---- Identity: of tensors, sequences and optionals
+
+void infer_identity(InferContext& ctx) {
+  const ValueInfo& in = ctx.input(0);
+  ctx.set_output(0, in.type);
+  if (!ctx.has_output(0)) return;
+  ctx.output(0).ints = in.ints;
+  ctx.output(0).constant = in.constant;
+}
+
+void eval_identity(EvalContext& ctx, Worker&) { if (ctx.has_input(0)) ctx.set(0, ctx.value(0)); }
 
 // ---- Reshape
 
@@ -172,6 +184,7 @@ void infer_unsqueeze(InferContext& ctx) {
 }
 
 const OpRegistration rows({
+    {"Identity", "", 1, infer_identity, alias, eval_identity, kAnyLayout},
     {"Reshape", "", 1, infer_reshape, alias},
     {"Flatten", "", 1, infer_flatten, alias},
     {"Squeeze", "", 1, infer_squeeze, alias},

@@ -2,6 +2,7 @@
 
 #include "harness.h"
 #include "kernels/copy/copy.h"
+#include "kernels/resize/resize.h"
 #include "kernels/transpose/transpose.h"
 #include "ops/movement.h"
 
@@ -97,4 +98,27 @@ TEST(strided_copies_match_a_walk) {
     else same = !out_count || !std::memcmp(a.data(), b.data(), static_cast<size_t>(a.bytes()));
     if (!same) report(__FILE__, __LINE__, cat("round ", round, " ", dtype_name(dtype), " rank ", rank));
   }
+}
+
+TEST(resize_passes_match_reference) {
+  for_each_isa([](Isa isa) {
+    const ResizeKernels& k = *resize_kernels_for(isa);
+    for (int64_t taps : {1, 2, 3, 4, 7})
+      for (int64_t n : {0, 1, 5, 16, 17, 40}) {
+        const int64_t length = 23, first = 3;
+        const auto in = random_floats(static_cast<size_t>(length * (n + 1)));
+        const auto weight = random_floats(static_cast<size_t>(taps * (n + 1)));
+        std::vector<int32_t> index(weight.size());
+        for (auto& i : index) i = static_cast<int32_t>(integer(first, length - 1));
+        std::vector<float> a(static_cast<size_t>(n + 1), 7), b = a;
+        k.gather_f32(in.data(), index.data(), weight.data(), taps, a.data(), n);
+        reference::resize_gather_f32(in.data(), index.data(), weight.data(), taps, b.data(), n);
+        CHECK_BELOW(max_error(a.data(), b.data(), a.size(), 0x1p-23), 8);
+        k.rows_f32(in.data(), first, index.data(), weight.data(), n + 1, taps, a.data(), n);
+        reference::resize_rows_f32(in.data(), first, index.data(), weight.data(), n + 1, taps, b.data(), n);
+        CHECK_BELOW(max_error(a.data(), b.data(), a.size(), 0x1p-23), 8);
+        k.pick[2](in.data(), index.data(), a.data(), n);
+        for (int64_t i = 0; i < n; ++i) CHECK(a[static_cast<size_t>(i)] == in[static_cast<size_t>(index[static_cast<size_t>(i)])]);
+      }
+  });
 }
