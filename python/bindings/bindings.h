@@ -15,12 +15,14 @@ namespace py = pybind11;
 
 // An array as a Tensor. Contiguous, aligned arrays in native byte order are used in place and kept alive; others are
 // copied. Strings (object, str and bytes arrays) and sub-byte types are always copied. `what` names it in errors.
-Tensor to_tensor(const py::handle& array, const std::string& what);
+// `wanted`: the element type it must have; raw bits (an integer array of the same width) stand for types that numpy lacks.
+Tensor to_tensor(const py::handle& array, const std::string& what, DType wanted = DType::kUndefined);
 // A Tensor as an array over the same memory (strings as an object array of str; sub-byte types unpacked). Types that
 // numpy lacks become ml_dtypes' when that package is installed, else the raw bits as unsigned integers.
 py::object to_numpy(const Tensor& tensor);
 
-// None, an array (or what numpy.asarray takes, as `dtype` when that is defined) or a list of arrays for a sequence.
+// An array, a list or scalar (converted to the type's elements), a list of arrays for a sequence, None for an optional.
+// A type without dtype takes what comes.
 RuntimeValue to_value(const py::handle& object, const Type& type, const std::string& what);
 py::object from_value(const RuntimeValue& value);
 
@@ -31,6 +33,8 @@ DType dtype_of_numpy(const py::handle& numpy_dtype);  // kUndefined: none of our
 void register_errors(py::module_& m);
 void register_info(py::module_& m);
 void register_model(py::module_& m);
+void register_types(py::module_& m);
 void register_evaluate(py::module_& m);
+void register_session(py::module_& m);
 
 }  // namespace tiercel::python

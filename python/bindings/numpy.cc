@@ -71,17 +71,29 @@ Shape shape_of(const py::array& a) {
   return s;
 }
 
-std::string utf8(const py::handle& item, const std::string& what) {
-  if (py::isinstance<py::str>(item) || py::isinstance<py::bytes>(item)) return item.cast<std::string>();
-  fail(Code::kInvalidArgument, what, ": a tensor of strings holds str or bytes, not ",
-       std::string(py::str(py::type::handle_of(item).attr("__name__"))));
+std::string type_name(const py::handle& object) { return py::str(py::type::handle_of(object).attr("__name__")); }
+
+bool is_numpy_scalar(const py::handle& object) { return py::isinstance(object, numpy().attr("generic")); }
+
+// str as UTF-8 (bytes that came in undecodable go out as they were), bytes as they are, anything else as str() of it.
+std::string utf8(const py::handle& item) {
+  if (py::isinstance<py::bytes>(item)) return item.cast<std::string>();
+  const py::str text(item);
+  const py::object bytes = text.attr("encode")("utf-8", "surrogateescape");
+  return bytes.cast<std::string>();
 }
 
-Tensor strings(const py::array& a, const std::string& what) {
+Tensor strings(const py::array& a) {
   Tensor t(DType::kString, shape_of(a));
   std::string* to = t.as<std::string>();
-  for (const py::handle item : a.attr("ravel")().attr("tolist")()) *to++ = utf8(item, what);
+  for (const py::handle item : a.attr("ravel")().attr("tolist")()) *to++ = utf8(item);
   return t;
+}
+
+// Is `numpy_name` the integer type that carries the raw bits of an element type that numpy lacks?
+bool is_bits_of(const std::string& numpy_name, DType t) {
+  for (const Row& row : kRows) if (row.dtype == t) return row.bits && numpy_name == row.bits;
+  return false;
 }
 
 std::vector<py::ssize_t> extents(const Tensor& t) { return {t.shape().begin(), t.shape().end()}; }
@@ -107,13 +119,21 @@ DType dtype_of_numpy(const py::handle& numpy_dtype) {
   return DType::kUndefined;
 }
 
-Tensor to_tensor(const py::handle& object, const std::string& what) {
+Tensor to_tensor(const py::handle& object, const std::string& what, DType wanted) {
   py::array a = py::array::ensure(object);
   if (!a) throw py::error_already_set();
-  const DType dtype = dtype_of_numpy(a.dtype());
+  DType dtype = dtype_of_numpy(a.dtype());
+  const std::string name = py::str(a.dtype());
+  if (wanted != DType::kUndefined && dtype != wanted) {
+    if (!is_bits_of(name, wanted))
+      fail(Code::kInvalidArgument, what, ": expected ", Type::tensor(wanted).str(), ", got ",
+           dtype == DType::kUndefined ? "" : Type::tensor(dtype).str() + " (", "an array of ", name,
+           dtype == DType::kUndefined ? "" : ")");
+    dtype = wanted;
+  }
   if (dtype == DType::kUndefined)
-    fail(Code::kInvalidArgument, what, ": no tensor has numpy's element type ", std::string(py::str(a.dtype())));
-  if (dtype == DType::kString) return strings(a, what);
+    fail(Code::kInvalidArgument, what, ": no tensor has the element type of an array of ", name);
+  if (dtype == DType::kString) return strings(a);
   if (!py::bool_(a.dtype().attr("isnative"))) a = a.attr("astype")(a.dtype().attr("newbyteorder")("="));
   const py::object flags = a.attr("flags");
   if (!py::bool_(flags.attr("c_contiguous")) || !py::bool_(flags.attr("aligned")))
@@ -156,20 +176,35 @@ py::object to_numpy(const Tensor& t) {
 }
 
 RuntimeValue to_value(const py::handle& object, const Type& type, const std::string& what) {
-  if (object.is_none()) return {};
+  const bool untyped = type.dtype == DType::kUndefined;
   const bool sequence = type.kind == Kind::kSequence || type.kind == Kind::kOptionalSequence;
-  if (sequence || (type.dtype == DType::kUndefined && py::isinstance<py::list>(object))) {
-    if (!py::isinstance<py::sequence>(object))
-      fail(Code::kInvalidArgument, what, ": expected a list of arrays for ", type.str());
+  if (object.is_none()) {
+    if (untyped || type.kind == Kind::kOptional || type.kind == Kind::kOptionalSequence) return {};
+    fail(Code::kInvalidArgument, what, ": expected ", type.str(), ", got None");
+  }
+  if (sequence || (untyped && py::isinstance<py::list>(object))) {
+    if (!py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object))
+      fail(Code::kInvalidArgument, what, ": expected ", type.str(), " as a list of arrays, got a ", type_name(object));
     auto s = std::make_shared<Sequence>();
     s->dtype = type.dtype;
-    Type item = Type::tensor(type.dtype);
-    for (const py::handle o : object) s->items.push_back(to_value(o, item, what).tensor());
-    if (s->dtype == DType::kUndefined) s->dtype = s->items.empty() ? DType::kFloat : s->items[0].dtype();
+    const Type item = Type::tensor(type.dtype);
+    for (const py::handle o : object) s->items.push_back(to_value(o, item, cat(what, "[", s->items.size(), "]")).tensor());
+    if (untyped) s->dtype = s->items.empty() ? DType::kFloat : s->items[0].dtype();
     return std::shared_ptr<const Sequence>(std::move(s));
   }
-  if (type.dtype == DType::kUndefined || py::isinstance<py::array>(object)) return to_tensor(object, what);
-  return to_tensor(numpy().attr("asarray")(object, py::arg("dtype") = numpy_dtype(type.dtype)), what);
+  if (untyped) return to_tensor(object, what);
+  // What has an element type of its own must have the right one; lists and scalars take it on.
+  const bool typed = py::isinstance<py::array>(object) || (py::hasattr(object, "__array__") && !is_numpy_scalar(object));
+  if (typed) return to_tensor(object, what, type.dtype);
+  py::object array;
+  try {
+    array = numpy().attr("asarray")(object, py::arg("dtype") = numpy_dtype(type.dtype));
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_ValueError) && !e.matches(PyExc_TypeError) && !e.matches(PyExc_OverflowError)) throw;
+    fail(Code::kInvalidArgument, what, ": expected ", type.str(), ", got a ", type_name(object), " that is no array of ",
+         std::string(py::str(numpy_dtype(type.dtype))), " (", std::string(py::str(e.value())), ")");
+  }
+  return to_tensor(array, what, type.dtype);
 }
 
 py::object from_value(const RuntimeValue& value) {

@@ -3,21 +3,105 @@
     >>> import tiercel
     >>> session = tiercel.InferenceSession("model.onnx")
     >>> outputs = session.run(None, {"x": x})
+
+The interface is onnxruntime's, so programs written for it need another import at most; ``install_as_onnxruntime()`` saves
+them that too.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tiercel import _core, errors
+from tiercel.misc import (
+    build_info,
+    disable_telemetry_events,
+    enable_telemetry_events,
+    get_build_info,
+    get_include,
+    get_version_string,
+    has_collective_ops,
+    preload_dlls,
+    print_debug_info,
+    set_default_logger_callback,
+    set_default_logger_severity,
+    set_default_logger_verbosity,
+    set_seed,
+)
+from tiercel.options import (
+    ExecutionMode,
+    ExecutionOrder,
+    GraphOptimizationLevel,
+    SessionOptions,
+    set_global_thread_pool_sizes,
+)
+from tiercel.providers import get_all_providers, get_available_providers, get_device
+from tiercel.session import InferenceSession, ModelMetadata, NodeArg, RunOptions
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from tiercel.binding import IOBinding, SessionIOBinding
+    from tiercel.compat import install_as_onnxruntime
+    from tiercel.values import OrtDevice, OrtMemoryInfo, OrtValue, OrtValueVector
+
+__version__: str = _core.__version__
+
+# Imported when first used.
+_LAZY = {
+    "IOBinding": "tiercel.binding",
+    "OrtDevice": "tiercel.values",
+    "OrtMemoryInfo": "tiercel.values",
+    "OrtValue": "tiercel.values",
+    "OrtValueVector": "tiercel.values",
+    "SessionIOBinding": "tiercel.binding",
+    "install_as_onnxruntime": "tiercel.compat",
+}
 
 
-def build_info() -> dict:
-    """What was built and what runs here.
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tiercel' has no attribute {name!r}")
+    from importlib import import_module
 
-    Returns a dict: ``version``, ``isa`` (kernel set in use), ``isas`` (kernel sets compiled), ``compiler``, and
-    ``threads`` (processors that this process may use: the affinity mask bounded by the cgroup's quota).
-    Raises ``InvalidArgument`` when ``TIERCEL_FORCE_ISA`` names a kernel set that cannot run here.
-    """
-    return _core.build_info()
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
 
 
-__all__ = ["__version__", "build_info", "errors"]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+__all__ = [
+    "ExecutionMode",
+    "ExecutionOrder",
+    "GraphOptimizationLevel",
+    "IOBinding",
+    "InferenceSession",
+    "ModelMetadata",
+    "NodeArg",
+    "OrtDevice",
+    "OrtMemoryInfo",
+    "OrtValue",
+    "OrtValueVector",
+    "RunOptions",
+    "SessionIOBinding",
+    "SessionOptions",
+    "__version__",
+    "build_info",
+    "disable_telemetry_events",
+    "enable_telemetry_events",
+    "errors",
+    "get_all_providers",
+    "get_available_providers",
+    "get_build_info",
+    "get_device",
+    "get_include",
+    "get_version_string",
+    "has_collective_ops",
+    "install_as_onnxruntime",
+    "preload_dlls",
+    "print_debug_info",
+    "set_default_logger_callback",
+    "set_default_logger_severity",
+    "set_default_logger_verbosity",
+    "set_global_thread_pool_sizes",
+    "set_seed",
+]

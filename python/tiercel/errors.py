@@ -58,7 +58,7 @@ class ModelLoaded(Error):
     code = 8
 
 
-class NotImplemented(Error):  # noqa: A001 - onnxruntime's name
+class NotImplemented(Error):
     """The model asks for an operator, type or feature that this engine lacks; all are listed at once."""
 
     code = 9

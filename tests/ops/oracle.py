@@ -11,9 +11,11 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import tiercel
 from tiercel import _core
 
 EPS = {"float16": 2**-10, "float32": 2**-23, "float64": 2**-52, "bfloat16": 2**-7}
+WAYS = ("node", "static", "dynamic")
 
 
 def elem_type(array: np.ndarray) -> int:
@@ -23,20 +25,26 @@ def elem_type(array: np.ndarray) -> int:
     return int(helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
-def value_type(value: Any) -> onnx.TypeProto:
-    """TypeProto of an array or of a list of arrays (a sequence)."""
+def value_type(value: Any, dynamic: bool = False) -> onnx.TypeProto:
+    """TypeProto of an array or of a list of arrays (a sequence); dynamic: with unknown extents."""
     if isinstance(value, list):
         item = value[0] if value else np.zeros((0,), np.float32)
         return helper.make_sequence_type_proto(helper.make_tensor_type_proto(elem_type(item), None))
-    return helper.make_tensor_type_proto(elem_type(value), value.shape)
+    return helper.make_tensor_type_proto(elem_type(value), [None] * value.ndim if dynamic else value.shape)
 
 
 def one_node(
-    op_type: str, inputs: Sequence[Any], attrs: dict[str, Any] | None = None, opset: int | None = None, domain: str = "",
-    outputs: int | Sequence[bool] = 1, constants: Sequence[int] = (),
+    op_type: str,
+    inputs: Sequence[Any],
+    attrs: dict[str, Any] | None = None,
+    opset: int | None = None,
+    domain: str = "",
+    outputs: int | Sequence[bool] = 1,
+    constants: Sequence[int] = (),
+    dynamic: bool = False,
 ) -> tuple[onnx.ModelProto, dict[str, Any], list[str]]:
     """The model, its feeds and the names of its outputs. Inputs of None are left out; those whose index stands in
-    `constants` become initializers. `outputs`: how many, or which."""
+    `constants` become initializers. `outputs`: how many, or which. `dynamic`: inputs are declared with unknown extents."""
     asked = [True] * outputs if isinstance(outputs, int) else list(outputs)
     names = ["" if v is None else f"x{i}" for i, v in enumerate(inputs)]
     out_names = [f"y{i}" if on else "" for i, on in enumerate(asked)]
@@ -48,7 +56,7 @@ def one_node(
         if i in constants:
             initializers.append(numpy_helper.from_array(value, name))
         else:
-            graph_inputs.append(helper.make_value_info(name, value_type(value)))
+            graph_inputs.append(helper.make_value_info(name, value_type(value, dynamic)))
             feeds[name] = value
     graph_outputs = [onnx.ValueInfoProto(name=n) for n in out_names if n]
     graph = helper.make_graph([node], "one_node", graph_inputs, graph_outputs, initializers)
@@ -70,9 +78,8 @@ def evaluate(model: onnx.ModelProto, inputs: Sequence[Any]) -> list[Any]:
         if a.type == AttributeProto.TENSOR:
             value = numpy_helper.to_array(value)
         attributes.append((a.name, int(a.type), value))
-    results = _core.evaluate_node(
-        node.op_type, node.domain, opset, list(inputs), [bool(n) for n in node.output], attributes
-    )
+    asked = [bool(n) for n in node.output]
+    results = _core.evaluate_node(node.op_type, node.domain, opset, list(inputs), asked, attributes)
     return [r for r, n in zip(results, node.output, strict=True) if n]
 
 
@@ -88,9 +95,8 @@ def compare(got: Any, expected: Any, ulp: float = 4, atol: float = 0, what: str 
     expected = np.asarray(expected)
     assert got.shape == expected.shape, f"{what}: shape {got.shape} instead of {expected.shape}"
     if expected.dtype.kind in "OUST":
-        assert got.tolist() == [s.decode() if isinstance(s, bytes) else s for s in expected.tolist()] if got.ndim == 1 else (
-            got.astype(str) == expected.astype(str)
-        ).all(), f"{what}: {got} instead of {expected}"
+        strings = [s.decode() if isinstance(s, bytes) else str(s) for s in expected.ravel().tolist()]
+        assert got.ravel().tolist() == strings, f"{what}: {got} instead of {expected}"
         return
     assert got.dtype == expected.dtype, f"{what}: {got.dtype} instead of {expected.dtype}"
     if expected.dtype.name not in EPS:
@@ -102,20 +108,40 @@ def compare(got: Any, expected: Any, ulp: float = 4, atol: float = 0, what: str 
 
 
 def check(
-    op_type: str, inputs: Sequence[Any], attrs: dict[str, Any] | None = None, opset: int | None = None, domain: str = "",
-    outputs: int | Sequence[bool] = 1, expected: Sequence[Any] | None = None, ulp: float = 4, atol: float = 0,
+    op_type: str,
+    inputs: Sequence[Any],
+    attrs: dict[str, Any] | None = None,
+    opset: int | None = None,
+    domain: str = "",
+    outputs: int | Sequence[bool] = 1,
+    expected: Sequence[Any] | None = None,
+    ulp: float = 4,
+    atol: float = 0,
+    ways: Sequence[str] = WAYS,
 ) -> list[Any]:
     """Computes the node with the engine and compares with the reference evaluator (or with `expected`).
 
     inputs: arrays, lists of arrays (sequences), None for those left out. opset: the newest by default. outputs: how many, or
-    which. ulp: allowed error in epsilons of the result, beside the absolute error `atol`. Returns the engine's results.
+    which. ulp: allowed error in epsilons of the result, beside the absolute error `atol`. ways: "node" (evaluated alone, all
+    inputs known), "static" (a session, shapes declared), "dynamic" (a session, extents unknown). Nodes with graph
+    attributes run in sessions only. Returns the engine's results of the last way.
     """
     model, feeds, names = one_node(op_type, inputs, attrs, opset, domain, outputs)
     if expected is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = ReferenceEvaluator(model).run(names, feeds)
-    got = evaluate(model, inputs)
-    for name, g, e in zip(names, got, expected, strict=True):
-        compare(g, e, ulp, atol, f"{op_type}-{opset} {name}")
+    has_body = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in model.graph.node[0].attribute)
+    got: list[Any] = []
+    for way in ways:
+        if way == "node":
+            if has_body:
+                continue
+            got = evaluate(model, inputs)
+        else:
+            if way == "dynamic":
+                model = one_node(op_type, inputs, attrs, opset, domain, outputs, dynamic=True)[0]
+            got = tiercel.InferenceSession(model.SerializeToString()).run(names, feeds)
+        for name, g, e in zip(names, got, expected, strict=True):
+            compare(g, e, ulp, atol, f"{op_type}-{opset} ({way}) {name}")
     return got

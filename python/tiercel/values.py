@@ -1,0 +1,269 @@
+"""OrtValue and OrtDevice: values outside a call, as onnxruntime has them. All memory is the processor's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsInt
+
+import numpy as np
+
+from tiercel import _core, errors
+
+_STRING = 8
+_TENSOR, _SEQUENCE = 0, 1
+_DEVICE_TYPES = {"cpu": 0, "cuda": 1, "gpu": 1, "dml": 4, "npu": 2, "cann": 3, "webgpu": 1}
+
+
+class OrtDevice:
+    """Where memory lies. Only the processor's is supported; others exist as names."""
+
+    def __init__(self, device_type: int = 0, mem_type: int = 0, vendor_id: int = 0, device_id: int = 0) -> None:
+        self._type, self._mem_type, self._vendor, self._id = device_type, mem_type, vendor_id, device_id
+
+    @staticmethod
+    def make(ort_device_name: str, device_id: int, vendor_id: int = -1) -> OrtDevice:
+        """The device of a name ("cpu", "cuda", ...). Raises ``Fail`` for a name that is none."""
+        kind = _DEVICE_TYPES.get(ort_device_name.lower())
+        if kind is None:
+            raise errors.Fail(f"Unsupported device type: {ort_device_name}")
+        return OrtDevice(kind, 0, max(vendor_id, 0), device_id)
+
+    def device_id(self) -> int:
+        """int: the number of the device among its kind."""
+        return self._id
+
+    def device_type(self) -> int:
+        """int: 0 for the processor."""
+        return self._type
+
+    def device_vendor_id(self) -> int:
+        """int: 0, no vendor."""
+        return self._vendor
+
+    def device_mem_type(self) -> int:
+        """int: 0, the default memory of the device."""
+        return self._mem_type
+
+    @staticmethod
+    def cpu() -> int:
+        """The device type of the processor."""
+        return 0
+
+    @staticmethod
+    def cuda() -> int:
+        """The device type of GPUs."""
+        return 1
+
+    @staticmethod
+    def default_memory() -> int:
+        """The default memory type."""
+        return 0
+
+    def _get_c_device(self) -> OrtDevice:
+        return self
+
+
+class OrtMemoryInfo:
+    """A description of memory: name, kind of allocator, device. Informative only."""
+
+    def __init__(self, name: str = "Cpu", allocator_type: int = 0, device_id: int = 0, mem_type: int = 0) -> None:
+        self.name, self.allocator_type, self.device_id, self.mem_type = name, allocator_type, device_id, mem_type
+
+
+def need_cpu(device_type: object) -> None:
+    """Raises ``Fail`` unless the device is the processor."""
+    name = device_type.lower() if isinstance(device_type, str) else device_type
+    if isinstance(name, OrtDevice):
+        name = "cpu" if name.device_type() == 0 else f"device type {name.device_type()}"
+    if name not in ("cpu", 0):
+        raise errors.Fail(f"memory on {device_type} is not supported: Tiercel runs on the processor, use 'cpu'")
+
+
+def element_dtype(element_type: Any) -> tuple[np.dtype[Any], int]:
+    """The numpy dtype and the TensorProto.DataType of a numpy type or a TensorProto.DataType."""
+    if isinstance(element_type, int) and not isinstance(element_type, bool):
+        return _core.dtype_numpy(element_type), int(element_type)
+    dtype = np.dtype(element_type)
+    number = _core.dtype_number(dtype)
+    if number == 0:
+        raise errors.InvalidArgument(f"no tensor has the element type {dtype}")
+    return dtype, number
+
+
+class OrtValue:
+    """A tensor, a sequence of tensors or nothing, over numpy memory. Made by the class methods, or by a run.
+
+    Source: ``onnxruntime.OrtValue``.
+    """
+
+    __slots__ = ("_element_type", "_tiercel_data")
+
+    def __init__(self, data: Any, element_type: int | None = None) -> None:
+        self._tiercel_data = data._tiercel_data if isinstance(data, OrtValue) else data
+        if element_type is None:
+            first = self._tiercel_data
+            if isinstance(first, list):
+                first = first[0] if first else None
+            element_type = _core.dtype_number(first.dtype) if isinstance(first, np.ndarray) else 0
+        self._element_type = element_type
+
+    @classmethod
+    def ortvalue_from_numpy(
+        cls, numpy_obj: np.ndarray[Any, Any], /, device_type: str = "cpu", device_id: int = 0, vendor_id: int = -1
+    ) -> OrtValue:
+        """A tensor over the array's memory, which is shared when it is contiguous and in native byte order, else copied.
+
+        Raises ``InvalidArgument`` for what is no array or has an element type that no tensor has, ``Fail`` for another device.
+        """
+        need_cpu(device_type)
+        if not isinstance(numpy_obj, np.ndarray):
+            raise errors.InvalidArgument(f"ortvalue_from_numpy: expected an array, got a {type(numpy_obj).__name__}")
+        if _core.dtype_number(numpy_obj.dtype) == 0:
+            raise errors.InvalidArgument(f"no tensor has the element type {numpy_obj.dtype}")
+        return cls(_tidy(numpy_obj))
+
+    @classmethod
+    def ortvalue_from_numpy_with_onnx_type(cls, data: np.ndarray[Any, Any], /, onnx_element_type: int) -> OrtValue:
+        """A tensor of the given TensorProto.DataType over the array's memory, whose elements have the same size."""
+        dtype, number = element_dtype(int(onnx_element_type))
+        if not isinstance(data, np.ndarray) or data.dtype.itemsize != dtype.itemsize:
+            raise errors.InvalidArgument(f"expected an array with elements of {dtype.itemsize} bytes")
+        return cls(_tidy(data).view(dtype), number)
+
+    @classmethod
+    def ortvalue_from_shape_and_type(
+        cls,
+        shape: Sequence[int],
+        element_type: Any,
+        device_type: str = "cpu",
+        device_id: int = 0,
+        vendor_id: int = -1,
+        memory_info: OrtMemoryInfo | None = None,
+    ) -> OrtValue:
+        """An uninitialised tensor. element_type: a numpy type, or a TensorProto.DataType (int).
+
+        Raises ``InvalidArgument`` for a negative extent or an element type that no tensor has, ``Fail`` for another device.
+        """
+        need_cpu(device_type)
+        dtype, number = element_dtype(element_type)
+        if any(d < 0 for d in shape):
+            raise errors.InvalidArgument(f"the shape {list(shape)} has a negative extent")
+        return cls(np.empty(tuple(int(d) for d in shape), dtype), number)
+
+    @classmethod
+    def from_dlpack(cls, data: Any, /) -> OrtValue:
+        """A tensor over the memory of an object with ``__dlpack__``, which must be the processor's."""
+        return cls(np.from_dlpack(data))
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.numpy().__dlpack__(*args, **kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The tensor as an array over the same memory. Raises ``InvalidArgument`` for what is no tensor."""
+        return self._tensor()
+
+    def data_ptr(self) -> int:
+        """Address of the first element. Writing there writes into the value. Raises ``InvalidArgument`` for no tensor."""
+        return int(self._tensor().ctypes.data)
+
+    def shape(self) -> list[int]:
+        """Extents of the tensor. Raises ``InvalidArgument`` for what is no tensor."""
+        return list(self._tensor().shape)
+
+    def data_type(self) -> str:
+        """The type, such as ``tensor(float)`` or ``seq(tensor(int64))``; ``""`` for nothing."""
+        if self._tiercel_data is None:
+            return ""
+        return _core.type_string(_SEQUENCE if self.is_tensor_sequence() else _TENSOR, self._element_type)
+
+    def element_type(self) -> int:
+        """The TensorProto.DataType of the elements."""
+        return self._element_type
+
+    def tensor_size_in_bytes(self) -> int:
+        """Bytes of the tensor's elements."""
+        return self._tensor().nbytes
+
+    def device_name(self) -> str:
+        """``"cpu"``."""
+        return "cpu"
+
+    def has_value(self) -> bool:
+        """False for an empty optional."""
+        return self._tiercel_data is not None
+
+    def is_tensor(self) -> bool:
+        """True for a tensor."""
+        return isinstance(self._tiercel_data, np.ndarray)
+
+    def is_tensor_sequence(self) -> bool:
+        """True for a sequence of tensors."""
+        return isinstance(self._tiercel_data, list)
+
+    def is_sparse_tensor(self) -> bool:
+        """False: there are no sparse values."""
+        return False
+
+    def as_sparse_tensor(self) -> Any:
+        """Raises ``NotImplemented``: there are no sparse values."""
+        raise errors.NotImplemented("sparse tensors are not supported as values")
+
+    def to_list(self) -> list[np.ndarray[Any, Any]]:
+        """The items of a sequence. Raises ``InvalidArgument`` for what is no sequence."""
+        if not isinstance(self._tiercel_data, list):
+            raise errors.InvalidArgument("the OrtValue is not a sequence")
+        return list(self._tiercel_data)
+
+    def update_inplace(self, data: Any) -> None:
+        """Copies an array or OrtValue of the same number of elements into the tensor's memory.
+
+        Raises ``InvalidArgument`` for another number of elements, ``TypeError`` for what is neither.
+        """
+        source = data.numpy() if isinstance(data, OrtValue) else data
+        if not isinstance(source, np.ndarray):
+            raise TypeError("data must be a numpy.ndarray or an OrtValue.")
+        target = self._tensor()
+        if source.size != target.size:
+            raise errors.InvalidArgument(
+                f"the array's shape {list(source.shape)} does not match the OrtValue's {list(target.shape)}"
+            )
+        target[...] = source.reshape(target.shape)
+
+    def _tensor(self) -> np.ndarray[Any, Any]:
+        if not isinstance(self._tiercel_data, np.ndarray):
+            raise errors.InvalidArgument("the OrtValue is not a tensor")
+        return self._tiercel_data
+
+    def _get_c_value(self) -> OrtValue:
+        return self
+
+    def __repr__(self) -> str:
+        shape = f" {self.shape()}" if self.is_tensor() else ""
+        return f"OrtValue({self.data_type() or 'nothing'}{shape})"
+
+
+def _tidy(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array itself when it is plain, contiguous, aligned and in native byte order, else such a copy of it."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return np.require(np.asarray(array), requirements=["C", "A"])
+
+
+class OrtValueVector(list[OrtValue]):
+    """A list of OrtValues with the methods of onnxruntime's vector type."""
+
+    def push_back(self, value: OrtValue) -> None:
+        """Appends a value."""
+        self.append(value)
+
+    def reserve(self, n: SupportsInt) -> None:
+        """No effect."""
+
+    def shrink_to_fit(self) -> None:
+        """No effect."""
+
+    def __iter__(self) -> Iterator[OrtValue]:
+        return super().__iter__()
