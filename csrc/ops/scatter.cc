@@ -1,0 +1,268 @@
+// Scatter, ScatterElements, ScatterND, TensorScatter: the data with some elements replaced by, or reduced with, updates.
+// Where indices repeat, updates apply in their order.
+#include "ops/indexing.h"
+#include "ops/numeric.h"
+
+namespace tiercel {
+namespace {
+
+// ---- Reductions
+
+enum class Reduction { kNone, kAdd, kMul, kMax, kMin };
+
+Reduction reduction_of(const Node& node) {
+  const std::string r = node.opset < 16 ? "none" : node.attr_string("reduction", "none");
+  if (r == "none") return Reduction::kNone;
+  if (r == "add") return Reduction::kAdd;
+  if (r == "mul") return Reduction::kMul;
+  if (r == "max") return Reduction::kMax;
+  if (r == "min") return Reduction::kMin;
+  fail(Code::kInvalidGraph, node.label(), ": reduction '", r, "' is not known");
+}
+
+// to[i * step] = to[i * step] (+) from[i] for i < n.
+using ReduceFn = void (*)(void* to, const void* from, int64_t n);
+
+template <class T, Reduction r> void reduce(void* target, const void* source, int64_t n) {
+  T* to = static_cast<T*>(target);
+  const T* from = static_cast<const T*>(source);
+  for (int64_t i = 0; i < n; ++i) {
+    const T a = to[i], b = from[i];
+    if constexpr (std::is_same_v<T, bool>) {
+      to[i] = r == Reduction::kAdd || r == Reduction::kMax ? a || b : a && b;
+    } else if constexpr (r == Reduction::kAdd || r == Reduction::kMul) {
+      if constexpr (std::is_floating_point_v<T>) to[i] = r == Reduction::kAdd ? a + b : a * b;
+      else {
+        const auto x = static_cast<uint64_t>(a), y = static_cast<uint64_t>(b);  // wraps round
+        to[i] = static_cast<T>(r == Reduction::kAdd ? x + y : x * y);
+      }
+    } else {
+      if constexpr (std::is_floating_point_v<T>)
+        if (std::isnan(a) || std::isnan(b)) { to[i] = a + b; continue; }
+      to[i] = r == Reduction::kMax ? std::max(a, b) : std::min(a, b);
+    }
+  }
+}
+
+template <class T> ReduceFn reduce_fn(Reduction r) {
+  switch (r) {
+    case Reduction::kAdd: return &reduce<T, Reduction::kAdd>;
+    case Reduction::kMul: return &reduce<T, Reduction::kMul>;
+    case Reduction::kMax: return &reduce<T, Reduction::kMax>;
+    case Reduction::kMin: return &reduce<T, Reduction::kMin>;
+    default: return nullptr;
+  }
+}
+
+ReduceFn reduce_fn(PrepareContext& ctx) {
+  const Reduction r = reduction_of(ctx.node);
+  if (r == Reduction::kNone) return nullptr;
+  ReduceFn f = nullptr;
+  if (ctx.dtype(0) == DType::kFloat) f = reduce_fn<float>(r);
+  else if (ctx.dtype(0) == DType::kBool) f = reduce_fn<bool>(r);
+  else with_plain_type(ctx.dtype(0), [&](auto tag) { f = reduce_fn<typename decltype(tag)::type>(r); });
+  if (!f) ctx.fail("elements of this type cannot be reduced");
+  return f;
+}
+
+// ---- The data, copied unless the output lies over it
+
+void copy_data(const Args& a, Worker& w, Element e, int64_t n) {
+  if (a.in(0) == a.out(0)) return;
+  w.parallel_for(n, move_grain(e.size), [&](int64_t b, int64_t end) {
+    copy_elements(e, offset(a.out(0), b, e), offset(a.in(0), b, e), end - b);
+  });
+  w.barrier();
+}
+
+void allow_inplace(PrepareContext& ctx) {
+  for (int i = 1; i < ctx.num_inputs(); ++i)
+    if (ctx.node.input(i) == ctx.node.input(0)) return;  // the updates are read while the data are overwritten
+  ctx.inplace(0, 0);
+}
+
+void infer_updates(InferContext& ctx, int updates) {
+  ctx.input(0);
+  ctx.check(ctx.dtype(updates) == ctx.dtype(0), "the updates should be of the data's type");
+  ctx.set_output(0, ctx.type(0));
+}
+
+// ---- ScatterElements: out[.., indices[.., i, ..], ..] (+)= updates[.., i, ..]
+
+void infer_scatter_elements(InferContext& ctx) {
+  infer_updates(ctx, 2);
+  check_index_type(ctx, 1);
+  reduction_of(ctx.node);
+  if (!ctx.ranked(0)) return;
+  const Shape& data = ctx.shape(0);
+  ctx.check(data.rank() > 0, "the data should have rank 1 at least");
+  const int axis = ctx.axis(ctx.node.attr_int("axis", 0), data.rank());
+  if (!ctx.ranked(1) || !ctx.ranked(2)) return;
+  const Shape &indices = ctx.shape(1), &updates = ctx.shape(2);
+  ctx.check(indices.rank() == data.rank() && updates.rank() == data.rank(), "data, indices and updates should have one rank");
+  for (int i = 0; i < data.rank(); ++i) {
+    unify(ctx, indices[i], updates[i], "extents of indices and updates");
+    ctx.check(i == axis || data[i] < 0 || indices[i] <= data[i], "the indices reach ", indices[i], " along axis ", i, " of extent ", data[i]);
+  }
+}
+
+// Elements that meet in one place differ along the axis alone: tasks take ranges of the other axes.
+void prepare_scatter_elements(PrepareContext& ctx) {
+  const Shape data = ctx.shape(0), indices = ctx.shape(1);
+  const int rank = data.rank(), axis = normalize_axis(ctx.node.attr_int("axis", 0), rank);
+  const Element e(ctx.dtype(0));
+  const ReduceFn combine = reduce_fn(ctx);
+  const int64_t n = data.count(), extent = data[axis], steps = indices[axis];
+  const Strides data_strides = strides_of(data), index_strides = strides_of(indices);
+  const int64_t places = indices.count() == 0 ? 0 : indices.count() / steps;
+  allow_inplace(ctx);
+  ctx.cost(0, static_cast<double>((2 * n + 3 * indices.count()) * e.size));
+  with_index_type(ctx.dtype(1), [&]<class Index>(Index) {
+    ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+      copy_data(a, w, e, n);
+      const auto at_axis = static_cast<size_t>(axis);
+      w.parallel_for(places, move_grain(steps * e.size), [&](int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p) {
+          int64_t to = 0, from = 0, t = p;
+          for (int k = rank - 1; k >= 0; --k) {
+            if (k == axis) continue;
+            const int64_t i = t % indices[k];
+            t /= indices[k];
+            to += i * data_strides[static_cast<size_t>(k)];
+            from += i * index_strides[static_cast<size_t>(k)];
+          }
+          for (int64_t i = 0; i < steps; ++i, from += index_strides[at_axis]) {
+            char* target = offset(a.out(0), to + place(a.in<Index>(1)[from], extent, label) * data_strides[at_axis], e);
+            const char* source = offset(a.in(2), from, e);
+            if (combine) combine(target, source, 1);
+            else copy_elements(e, target, source, 1);
+          }
+        }
+      });
+    });
+  });
+}
+
+// ---- ScatterND: the last axis of the indices holds tuples that lead into the data
+
+void infer_scatter_nd(InferContext& ctx) {
+  infer_updates(ctx, 2);
+  ctx.check(ctx.dtype(1) == DType::kInt64, "indices should be int64");
+  reduction_of(ctx.node);
+  if (!ctx.ranked(0) || !ctx.ranked(1)) return;
+  const Shape &data = ctx.shape(0), &indices = ctx.shape(1);
+  ctx.check(data.rank() > 0 && indices.rank() > 0, "data and indices should have rank 1 at least");
+  if (is_symbol(indices.back())) return;
+  ctx.check(indices.back() <= data.rank(), "index tuples of ", indices.back(), " entries do not fit data of rank ", data.rank());
+  if (ctx.ranked(2)) {
+    const Shape& updates = ctx.shape(2);
+    const int lead = indices.rank() - 1, tuple = static_cast<int>(indices.back());
+    ctx.check(updates.rank() == lead + data.rank() - tuple, "the updates should have rank ", lead + data.rank() - tuple);
+    for (int i = 0; i < updates.rank(); ++i) unify(ctx, updates[i], i < lead ? indices[i] : data[i - lead + tuple], "extents of the updates");
+  }
+  // A few known numbers written over a known list.
+  const auto values = small_ints(ctx, 0), updates = small_ints(ctx, 2);
+  const Tensor* at = ctx.constant(1);
+  if (!values || !updates || !at || data.rank() != 1 || indices.back() != 1 || reduction_of(ctx.node) != Reduction::kNone) return;
+  auto result = *values;
+  const auto index = at->ints();
+  if (index.size() != updates->size()) return;
+  for (size_t i = 0; i < index.size(); ++i) {
+    const int64_t size = static_cast<int64_t>(result.size()), k = index[i] < 0 ? index[i] + size : index[i];
+    ctx.check(k >= 0 && k < size, "index ", index[i], " is outside [", -size, ", ", size - 1, "]");
+    result[static_cast<size_t>(k)] = (*updates)[i];
+  }
+  ctx.set_ints(0, std::move(result));
+}
+
+void prepare_scatter_nd(PrepareContext& ctx) {
+  const Shape data = ctx.shape(0), indices = ctx.shape(1);
+  const int tuple = static_cast<int>(indices.back());
+  const Element e(ctx.dtype(0));
+  const ReduceFn combine = reduce_fn(ctx);
+  const Strides strides = strides_of(data);
+  const int64_t n = data.count(), block = data.count(tuple, data.rank()), tuples = indices.count(0, indices.rank() - 1);
+  // Tuples may repeat: every task walks them all, over its part of the blocks.
+  const int64_t part = std::max<int64_t>(kMoveBytes / std::max<int64_t>(tuples * e.size, 1), 256);
+  allow_inplace(ctx);
+  ctx.cost(0, static_cast<double>((2 * n + 2 * tuples * block) * e.size));
+  ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+    copy_data(a, w, e, n);
+    const int64_t* index = a.in<int64_t>(1);
+    w.parallel_for(block, part, [&](int64_t begin, int64_t end) {
+      for (int64_t i = 0; i < tuples; ++i) {
+        int64_t to = 0;
+        for (int k = 0; k < tuple; ++k) to += place(index[i * tuple + k], data[k], label) * strides[static_cast<size_t>(k)];
+        char* target = offset(a.out(0), to + begin, e);
+        const char* source = offset(a.in(2), i * block + begin, e);
+        if (combine) combine(target, source, end - begin);
+        else copy_elements(e, target, source, end - begin);
+      }
+    });
+  });
+}
+
+// ---- TensorScatter: a cache with new entries written from write_indices on
+
+void infer_tensor_scatter(InferContext& ctx) {
+  infer_updates(ctx, 1);
+  const std::string mode = ctx.node.attr_string("mode", "linear");
+  ctx.check(mode == "linear" || mode == "circular", "mode '", mode, "' is not known");
+  if (ctx.has_input(2)) check_index_type(ctx, 2);
+  if (!ctx.ranked(0)) return;
+  const Shape& cache = ctx.shape(0);
+  const int axis = ctx.axis(ctx.node.attr_int("axis", -2), cache.rank());
+  ctx.check(axis > 0, "axis 0 is the batch: another is needed");
+  if (ctx.has_input(2) && ctx.ranked(2)) {
+    ctx.check(ctx.shape(2).rank() == 1, "write_indices should be a 1-D tensor");
+    unify(ctx, ctx.shape(2)[0], cache[0], "the batch and the length of write_indices");
+  }
+  if (!ctx.ranked(1)) return;
+  const Shape& update = ctx.shape(1);
+  ctx.check(update.rank() == cache.rank(), "cache and update should have one rank");
+  for (int i = 0; i < cache.rank(); ++i) {
+    if (i != axis) unify(ctx, cache[i], update[i], "extents of cache and update");
+    else ctx.check(cache[i] < 0 || update[i] <= cache[i], "the update has ", update[i], " entries, the cache ", cache[i]);
+  }
+}
+
+void prepare_tensor_scatter(PrepareContext& ctx) {
+  const Shape cache = ctx.shape(0), update = ctx.shape(1);
+  const int axis = normalize_axis(ctx.node.attr_int("axis", -2), cache.rank());
+  const Element e(ctx.dtype(0));
+  const bool circular = ctx.node.attr_string("mode", "linear") == "circular", given = ctx.has_input(2);
+  const bool narrow = given && ctx.dtype(2) == DType::kInt32;
+  const int64_t extent = cache[axis], steps = update[axis], inner = cache.count(axis + 1, cache.rank());
+  const int64_t outer = cache.count(0, axis), per_batch = cache.count(1, axis), n = cache.count();
+  allow_inplace(ctx);
+  ctx.cost(0, static_cast<double>((2 * n + 2 * update.count()) * e.size));
+  ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+    copy_data(a, w, e, n);
+    w.parallel_for(outer * steps, move_grain(inner * e.size), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t o = t / steps, batch = o / per_batch;
+        const int64_t start = !given ? 0 : narrow ? a.in<int32_t>(2)[batch] : a.in<int64_t>(2)[batch];
+        const bool fits = start >= 0 && (circular ? start <= INT64_MAX - steps : start <= extent - steps);
+        if (!fits) fail(Code::kInvalidArgument, label, ": write index ", start, " with ", steps, " entries leaves the cache of ", extent);
+        const int64_t at = start + t % steps;
+        copy_elements(e, offset(a.out(0), (o * extent + (circular ? at % extent : at)) * inner, e), offset(a.in(1), t * inner, e), inner);
+      }
+    });
+  });
+}
+
+// Reductions of f16 and bf16 go by way of f32; plain replacement moves their bits.
+template <PrepareFn prepare> void with_reduction(PrepareContext& ctx) {
+  if (reduction_of(ctx.node) != Reduction::kNone) prepare_half(ctx, prepare);
+  else sub_byte<prepare>(ctx);
+}
+
+const OpRegistration rows({
+    {"Scatter", "", 9, infer_scatter_elements, with_reduction<prepare_scatter_elements>},
+    {"ScatterElements", "", 11, infer_scatter_elements, with_reduction<prepare_scatter_elements>},
+    {"ScatterND", "", 11, infer_scatter_nd, with_reduction<prepare_scatter_nd>},
+    {"TensorScatter", "", 24, infer_tensor_scatter, sub_byte<prepare_tensor_scatter>},
+});
+
+}  // namespace
+}  // namespace tiercel
