@@ -73,13 +73,13 @@ Shape broadcast_shapes(const InferContext& ctx, const Shape& a, const Shape& b);
 
 // ---- Running ---------------------------------------------------------------------------------------------------------
 
-// Memory of one instruction: pointers in the order of the node's inputs and outputs (null for those left out). They may be the
-// caller's memory, aligned to the element alone: use unaligned loads and stores.
+// Memory of one instruction: pointers in the order of the node's inputs and outputs, null for those left out (trailing inputs
+// too). They may be the caller's memory, aligned to the element alone: use unaligned loads and stores.
 class Args {
  public:
   Args(void* const* table, const int32_t* slots, int num_inputs, void* workspace)
       : table_(table), slots_(slots), num_inputs_(num_inputs), workspace_(workspace) {}
-  template <class T = void> const T* in(int i) const { return static_cast<const T*>(at(i)); }
+  template <class T = void> const T* in(int i) const { return i < num_inputs_ ? static_cast<const T*>(at(i)) : nullptr; }
   template <class T = void> T* out(int i) const { return static_cast<T*>(at(num_inputs_ + i)); }
   template <class T = void> T* workspace() const { return static_cast<T*>(workspace_); }  // 64-byte aligned
 

@@ -1,6 +1,6 @@
 #include "kernels/conv/conv.h"
 
-#include "simd/vec.h"
+#include "simd/activation.h"
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -246,8 +246,16 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
   }
 }
 
+void activate_pixels(const Activation& a, float* y, int64_t n, int tail) {
+  activate(a, y, y, n * kConvBlock);
+  if (tail < kConvBlock)
+    for (int64_t i = 0; i < n; ++i)
+      for (int c = tail; c < kConvBlock; ++c) y[i * kConvBlock + c] = 0;
+}
+
 }  // namespace
 
-TIERCEL_KERNEL_TABLE_IS(ConvKernels, conv){kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run};
+TIERCEL_KERNEL_TABLE_IS(ConvKernels, conv){
+    kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run, &activate_pixels};
 
 }  // namespace tiercel::TIERCEL_ISA

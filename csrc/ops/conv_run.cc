@@ -1,0 +1,262 @@
+#include "ops/conv_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/reorder/reorder.h"
+
+namespace tiercel {
+namespace {
+
+constexpr int64_t kSmallWeights = 384 << 10;  // bytes that stay in L2 beside a chunk's pixels
+constexpr int64_t kLargePanel = 512 << 10;    // a panel above this is walked in passes of kPassBytes
+constexpr int64_t kPassBytes = 256 << 10;
+constexpr double kTaskFlops = 2e6;            // about ten microseconds
+constexpr int64_t kTasks = 64;                // at most, of one kind: enough to balance, few enough to keep chunks long
+constexpr int64_t kReorderPixels = 1024;
+
+int64_t pixels_of(const ConvShape& s) { return s.out[0] * s.out[1] * s.out[2]; }
+int64_t blocks_of(int64_t channels) { return ceil_div(channels, kConvBlock); }
+
+class DirectConv final : public Kernel {
+ public:
+  ConvPlan plan;
+  Activation activation;
+  float low = -INFINITY, high = INFINITY;
+  bool clamp = true;                        // the activation is the clamp
+  Buffer packed;                            // null: packed at each run
+  std::vector<float> bias;                  // padded to blocks; empty: copied at each run
+  bool reorder_x = false, reorder_y = false;
+  int64_t x_at = 0, y_at = 0, w_at = 0, b_at = 0;  // in the workspace, in floats
+
+  // A task is a chunk of the pixels of one image, for all panels or (panel_tasks) for one.
+  int64_t chunks = 1;
+  bool panel_tasks = false;
+  struct Unit { int phase, panel; };
+  std::vector<Unit> units;
+
+  void split() {
+    const ConvProblem& p = plan.problem;
+    if (plan.algorithm == ConvAlgorithm::kDepthwise) {
+      const int64_t planes = p.batch * blocks_of(p.channels), rows = p.out[0] * p.out[1];
+      chunks = std::clamp<int64_t>(ceil_div(kTasks / 4, planes), 1, std::max<int64_t>(rows, 1));
+      return;
+    }
+    for (size_t i = 0; i < plan.phases.size(); ++i)
+      for (size_t j = 0; j < plan.phases[i].panels.size(); ++j) units.push_back({static_cast<int>(i), static_cast<int>(j)});
+    const int64_t pixels = p.out_plane();
+    panel_tasks = plan.packed * 4 > kSmallWeights;
+    const int64_t others = p.batch * (panel_tasks ? static_cast<int64_t>(units.size()) : 1);
+    const auto wanted = std::clamp(static_cast<int64_t>(p.flops() / kTaskFlops), int64_t{1}, kTasks);
+    chunks = std::clamp<int64_t>(wanted / std::max<int64_t>(others, 1), 1, std::max<int64_t>(pixels / 24, 1));
+    if (panel_tasks) chunks = std::max(chunks, ceil_div(pixels, 1024));  // results of a chunk stay in L2
+  }
+
+  void run(const Args& args, Worker& worker) const override {
+    const ConvProblem& p = plan.problem;
+    float* const ws = args.workspace<float>();
+    const float *x = args.in<float>(0), *w = static_cast<const float*>(packed.get()), *b = bias.data();
+    const float* residual = args.in<float>(3);
+    float* y = args.out<float>(0);
+    bool wait = false;
+    if (!packed) {
+      worker.parallel_for(conv_pack_parts(plan), 1, [&](int64_t i, int64_t end) {
+        for (; i < end; ++i) pack_conv(plan, args.in<float>(1), ws + w_at, i);
+      });
+      w = ws + w_at;
+      wait = true;
+    }
+    if (bias.empty()) {
+      const int64_t n = blocks_of(p.outputs) * kConvBlock;
+      worker.parallel_for(1, 1, [&](int64_t, int64_t) {
+        std::memcpy(ws + b_at, args.in<float>(2), static_cast<size_t>(p.outputs) * sizeof(float));
+        std::fill(ws + b_at + p.outputs, ws + b_at + n, 0.0f);
+      });
+      b = ws + b_at;
+      wait = true;
+    }
+    if (reorder_x) {
+      to_blocked(worker, x, p.channels, p.in_plane(), ws + x_at);
+      x = ws + x_at;
+      wait = true;
+    }
+    if (reorder_y) {
+      if (residual) {
+        to_blocked(worker, residual, p.outputs, p.out_plane(), ws + y_at);
+        residual = ws + y_at;
+        wait = true;
+      }
+      y = ws + y_at;
+    }
+    if (wait) worker.barrier();
+    if (plan.algorithm == ConvAlgorithm::kDepthwise) depthwise_tasks(worker, x, w, b, residual, y);
+    else direct_tasks(worker, x, w, b, residual, y);
+    if (reorder_y) {
+      worker.barrier();
+      to_plain(worker, y, args.out<float>(0));
+    }
+  }
+
+ private:
+  void to_blocked(Worker& worker, const float* x, int64_t channels, int64_t plane, float* y) const {
+    const int64_t blocks = blocks_of(channels), parts = ceil_div(plane, kReorderPixels);
+    const ReorderKernels& k = reorder();
+    worker.parallel_for(plan.problem.batch * blocks * parts, 4, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const int64_t part = i % parts, block = i / parts % blocks, n = i / parts / blocks, at = part * kReorderPixels;
+        k.to_blocked(x + (n * channels + block * kConvBlock) * plane + at, plane,
+                     static_cast<int>(std::min<int64_t>(kConvBlock, channels - block * kConvBlock)),
+                     std::min(kReorderPixels, plane - at), y + ((n * blocks + block) * plane + at) * kConvBlock);
+      }
+    });
+  }
+  void to_plain(Worker& worker, const float* x, float* y) const {
+    const ConvProblem& p = plan.problem;
+    const int64_t plane = p.out_plane(), blocks = blocks_of(p.outputs), parts = ceil_div(plane, kReorderPixels);
+    const ReorderKernels& k = reorder();
+    worker.parallel_for(p.batch * blocks * parts, 4, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const int64_t part = i % parts, block = i / parts % blocks, n = i / parts / blocks, at = part * kReorderPixels;
+        k.to_plain(x + ((n * blocks + block) * plane + at) * kConvBlock, std::min(kReorderPixels, plane - at),
+                   y + (n * p.outputs + block * kConvBlock) * plane + at, plane,
+                   static_cast<int>(std::min<int64_t>(kConvBlock, p.outputs - block * kConvBlock)));
+      }
+    });
+  }
+
+  void depthwise_tasks(Worker& worker, const float* x, const float* w, const float* b, const float* residual, float* y) const {
+    const ConvProblem& p = plan.problem;
+    const int64_t blocks = blocks_of(p.channels), rows = p.out[0] * p.out[1], row = p.out[2] * kConvBlock;
+    const int64_t tasks = p.batch * blocks * chunks;
+    const auto grain = static_cast<int64_t>(kTaskFlops / 4 * static_cast<double>(tasks) / (p.flops() + 1));
+    worker.parallel_for(tasks, std::clamp<int64_t>(grain, 1, std::max<int64_t>(tasks / 4, 1)), [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const int64_t plane = i / chunks, block = plane % blocks;
+        const int64_t first = rows * (i % chunks) / chunks, last = rows * (i % chunks + 1) / chunks;
+        const int tail = static_cast<int>(std::min<int64_t>(kConvBlock, p.channels - block * kConvBlock));
+        float* const out = y + plane * rows * row;
+        const DepthwiseTask t{x + plane * p.in_plane() * kConvBlock, w + block * p.taps() * kConvBlock, b + block * kConvBlock,
+                              residual ? residual + plane * rows * row : nullptr, out, low, high, tail};
+        depthwise().run(plan.depthwise, t, first, last);
+        if (!clamp) conv().activate(activation, out + first * row, (last - first) * p.out[2], tail);
+      }
+    });
+  }
+
+  void unit(const Unit& u, int64_t n, int64_t chunk, const float* x, const float* w, const float* b, const float* residual,
+            float* y) const {
+    const ConvProblem& p = plan.problem;
+    const ConvPhase& phase = plan.phases[static_cast<size_t>(u.phase)];
+    const ConvPanel& panel = phase.panels[static_cast<size_t>(u.panel)];
+    const ConvShape& s = phase.shape;
+    const int64_t pixels = pixels_of(s), first = pixels * chunk / chunks, last = pixels * (chunk + 1) / chunks;
+    const int64_t x_image = p.x_plain ? p.channels * p.in_plane() : blocks_of(p.channels) * s.x_block;
+    const int64_t at = (n * blocks_of(p.outputs) + panel.y_block) * s.y_block + phase.y_origin;
+    const int64_t block_bytes = int64_t{s.taps} * kConvBlock * panel.panel * kConvBlock * 4;
+    const int pass = block_bytes * panel.blocks > kLargePanel
+                         ? static_cast<int>(std::max<int64_t>(1, kPassBytes / std::max<int64_t>(block_bytes, 1))) : 0;
+    const ConvTask t{x + n * x_image + panel.x_block * s.x_block, w + panel.w, b + panel.y_block * kConvBlock,
+                     residual ? residual + at : nullptr, y + at, panel.panel, panel.blocks, panel.last, low, high, panel.tail, pass};
+    conv().run(s, t, first, last);
+    if (clamp || p.transposed) return;
+    for (int i = 0; i < panel.panel; ++i)
+      conv().activate(activation, y + at + i * s.y_block + first * kConvBlock, last - first,
+                      i + 1 < panel.panel ? kConvBlock : panel.tail);
+  }
+
+  void direct_tasks(Worker& worker, const float* x, const float* w, const float* b, const float* residual, float* y) const {
+    const ConvProblem& p = plan.problem;
+    const auto count = static_cast<int64_t>(units.size());
+    if (panel_tasks) {
+      worker.parallel_for(count * p.batch * chunks, 1, [&](int64_t i, int64_t end) {
+        for (; i < end; ++i) unit(units[static_cast<size_t>(i / chunks / p.batch)], i / chunks % p.batch, i % chunks, x, w, b, residual, y);
+      });
+    } else {
+      worker.parallel_for(p.batch * chunks, 1, [&](int64_t i, int64_t end) {
+        for (; i < end; ++i)
+          for (const Unit& u : units) unit(u, i / chunks, i % chunks, x, w, b, residual, y);
+      });
+    }
+    if (clamp || !p.transposed) return;
+    worker.barrier();  // phases interleave: the activation goes over rows of all of them
+    const int64_t blocks = blocks_of(p.outputs), plane = p.out_plane(), parts = ceil_div(plane, kReorderPixels);
+    worker.parallel_for(p.batch * blocks * parts, 4, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const int64_t at = i % parts * kReorderPixels, block = i / parts % blocks;
+        conv().activate(activation, y + (i / parts * plane + at) * kConvBlock, std::min(kReorderPixels, plane - at),
+                        static_cast<int>(std::min<int64_t>(kConvBlock, p.outputs - block * kConvBlock)));
+      }
+    });
+  }
+};
+
+}  // namespace
+
+bool conv_is_direct(const ConvProblem& p) {
+  constexpr int64_t kMost = 1 << 30;
+  int64_t phases = 1;
+  for (int a = 0; a < 3; ++a) {
+    if (p.in[a] >= kMost || p.out[a] >= kMost || p.pad[a] >= kMost || (p.kernel[a] - 1) * p.dilation[a] >= kMost) return false;
+    if (p.transposed) phases *= std::min<int64_t>(p.stride[a], 1 << 10);
+  }
+  return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.in_plane() > 0 &&
+         p.taps() < (1 << 24);
+}
+
+bool activation_clamp(const Activation& a, float& low, float& high) {
+  low = -INFINITY;
+  high = INFINITY;
+  switch (a.kind) {
+    case ActivationKind::kNone: return true;
+    case ActivationKind::kRelu: low = 0; return true;
+    case ActivationKind::kClip:
+      if (std::isnan(a.alpha) || std::isnan(a.beta)) return false;
+      low = a.alpha;
+      high = a.beta;
+      return true;
+    default: return false;
+  }
+}
+
+void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& activation, const std::string& key) {
+  const bool x_blocked = ctx.layout(0) == Layout::kBlocked, y_blocked = ctx.out_layout(0) == Layout::kBlocked;
+  p.x_plain = !x_blocked && conv_reads_plain(p.channels, p.groups);
+  auto k = std::make_unique<DirectConv>();
+  k->plan = plan_conv(p, conv());
+  k->activation = activation;
+  k->clamp = activation_clamp(activation, k->low, k->high);
+  k->reorder_x = !x_blocked && !p.x_plain;
+  k->reorder_y = !y_blocked;
+  const int64_t y_channels = blocks_of(p.outputs) * kConvBlock;
+  int64_t floats = 0;
+  auto reserve = [&](int64_t n) { return std::exchange(floats, floats + round_up(n, 16)); };
+  if (ctx.constant(1)) {
+    const std::string name = cat("conv:", key, p.x_plain ? ":plain" : ":blocked", ":g", p.groups, p.transposed ? ":t" : "");
+    k->packed = ctx.pack(1, name, [&](const Tensor& w) {
+      Buffer to = allocate(static_cast<size_t>(std::max<int64_t>(k->plan.packed, 1)) * sizeof(float));
+      for (int64_t i = 0; i < conv_pack_parts(k->plan); ++i) pack_conv(k->plan, w.as<float>(), static_cast<float*>(to.get()), i);
+      return to;
+    });
+    ctx.drops(1);
+  } else {
+    k->w_at = reserve(k->plan.packed);
+  }
+  if (!ctx.has_input(2) || ctx.constant(2)) {
+    k->bias.assign(static_cast<size_t>(y_channels), 0.0f);
+    if (const Tensor* b = ctx.constant(2)) std::copy_n(b->as<float>(), p.outputs, k->bias.begin());
+  } else {
+    k->b_at = reserve(y_channels);
+  }
+  if (k->reorder_x) k->x_at = reserve(p.batch * blocks_of(p.channels) * kConvBlock * p.in_plane());
+  if (k->reorder_y) k->y_at = reserve(p.batch * y_channels * p.out_plane());
+  ctx.workspace(floats * 4);
+  ctx.cost(p.flops(), 4.0 * (static_cast<double>(p.batch) * static_cast<double>(p.channels * p.in_plane() + p.outputs * p.out_plane()) +
+                             static_cast<double>(k->plan.packed)));
+  // Each result reads the residual at its own place alone, once, before it is written.
+  if (ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);
+  k->split();
+  ctx.kernel(std::move(k));
+}
+
+}  // namespace tiercel

@@ -1,0 +1,20 @@
+// Running a planned convolution with a team: what Conv and ConvTranspose share.
+#pragma once
+#include <string>
+
+#include "kernels/conv/plan.h"
+#include "ops/context.h"
+
+namespace tiercel {
+
+// Can the f32 kernels run it? (At most three spatial axes, extents that fit 31 bits, a bounded number of phases.)
+bool conv_is_direct(const ConvProblem& problem);
+
+// Prepares inputs X, W, B (or none), residual (or none) at indices 0 to 3, all f32; sets kernel, workspace, cost. `key` names what
+// the packing of W depends on beside the problem's extents. X, residual and output may each be plain or blocked.
+void prepare_direct_conv(PrepareContext& ctx, ConvProblem problem, const Activation& activation, const std::string& key);
+
+// The clamp that an activation is; other kinds give (-inf, inf) and false.
+bool activation_clamp(const Activation& activation, float& low, float& high);
+
+}  // namespace tiercel

@@ -1,0 +1,93 @@
+"""Conv and ai.tiercel.Conv against onnx's reference evaluator."""
+
+import numpy as np
+import pytest
+from oracle import check
+
+from tiercel import _core
+
+RNG = np.random.default_rng(7)
+
+
+def rand(*shape, dtype=np.float32):
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def run(x, w, b=None, opset=22, ulp=64, **attrs):
+    inputs = [x, w] if b is None else [x, w, b]
+    scale = np.sqrt(np.prod(w.shape[1:]) + 1)
+    eps = np.finfo(x.dtype).eps
+    return check("Conv", inputs, attrs, opset=opset, ulp=ulp, atol=float(32 * eps * scale))
+
+
+@pytest.mark.parametrize("opset", [1, 11, 22])
+@pytest.mark.parametrize("channels,outputs,group", [(3, 8, 1), (16, 32, 1), (20, 12, 4), (12, 12, 12), (33, 40, 1), (6, 18, 6)])
+def test_conv_2d(opset, channels, outputs, group):
+    x, w, b = rand(2, channels, 7, 9), rand(outputs, channels // group, 3, 3), rand(outputs)
+    run(x, w, b, opset, group=group, pads=[1, 0, 2, 1])
+    run(x, w, None, opset, group=group, strides=[2, 1], dilations=[1, 2], kernel_shape=[3, 3])
+
+
+@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_conv_auto_pad(pad, stride):
+    for size in (7, 8):
+        run(rand(1, 4, size, size + 1), rand(5, 4, 2, 3), auto_pad=pad, strides=[stride, stride])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_conv_types(dtype):
+    run(rand(1, 6, 5, 6, dtype=dtype), rand(4, 3, 3, 3, dtype=dtype), rand(4, dtype=dtype), group=2, pads=[1, 1, 1, 1])
+
+
+def test_conv_ranks():
+    run(rand(2, 5, 20), rand(8, 5, 3), rand(8), dilations=[4], pads=[8, 0])
+    run(rand(2, 17, 20), rand(17, 1, 5), rand(17), group=17, strides=[2])
+    run(rand(1, 4, 5, 6, 7), rand(20, 2, 3, 2, 1), rand(20), group=2, pads=[1, 1, 0, 1, 0, 0], strides=[2, 1, 2])
+
+
+def test_conv_empty():
+    assert run(rand(0, 3, 5, 5), rand(4, 3, 3, 3))[0].shape == (0, 4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "x,w,b,attrs,message",
+    [
+        ((1, 3, 5, 5), (4, 2, 3, 3), None, {}, "3 channels"),
+        ((1, 3, 5, 5), (4, 3, 3), None, {}, "rank"),
+        ((1, 4, 5, 5), (4, 2, 3, 3), None, {"group": 3}, "groups"),
+        ((1, 4, 5, 5), (4, 4, 3, 3), None, {"group": 0}, "group"),
+        ((1, 3, 5, 5), (4, 3, 7, 7), None, {}, "kernel"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), (5,), {}, "B"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), None, {"strides": [0, 1]}, "strides"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), None, {"strides": [1]}, "strides"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), None, {"pads": [-1, 0, 0, 0]}, "pads"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), None, {"kernel_shape": [2, 2]}, "kernel_shape"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), None, {"auto_pad": "SAME"}, "auto_pad"),
+        ((1, 3, 5, 5), (4, 3, 3, 3), None, {"dilations": [2**62, 1]}, "dilations"),
+    ],
+)
+def test_conv_errors(x, w, b, attrs, message):
+    inputs = [rand(*x), rand(*w)] + ([rand(*b)] if b else [])
+    with pytest.raises(Exception, match=message):
+        check("Conv", inputs, attrs, expected=[None])
+
+
+def test_fused_conv():
+    x, w, b = rand(2, 20, 6, 5), rand(24, 20, 3, 3), rand(24)
+    (plain,) = run(x, w, b, pads=[1, 1, 1, 1])
+    residual = rand(*plain.shape)
+    total = plain + residual
+
+    def fused(expected, **attrs):
+        check("Conv", [x, w, b, residual], {"pads": [1, 1, 1, 1], **attrs}, opset=1, domain="ai.tiercel",
+              expected=[expected.astype(np.float32)], ulp=64, atol=2e-5)
+
+    fused(total)
+    fused(np.maximum(total, 0), activation="Relu")
+    fused(np.clip(total, 0.5, 2), activation="Clip", activation_alpha=0.5, activation_beta=2.0)
+    fused(total / (1 + np.exp(-total)), activation="Silu", activation_alpha=1.0)
+    fused(1 / (1 + np.exp(-total)), activation="Sigmoid")
+    with pytest.raises(Exception, match="activation"):
+        fused(total, activation="Nothing")
+    assert _core is not None
