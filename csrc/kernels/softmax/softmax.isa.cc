@@ -98,11 +98,16 @@ template <bool kLog> void softmax_columns(const float* x, int64_t n, int64_t str
   }
   for (int64_t i = 0; i < n; ++i)
     for (int64_t c = 0; c < cols; c += kLanes) store(top + c, max(load(top + c), load_some(x + i * stride + c, cols - c)));
-  for (int64_t i = 0; i < n; ++i)
+  for (int64_t i = 0; i < n; i += 16)  // sixteen terms, then their sums: long columns stay accurate
     for (int64_t c = 0; c < cols; c += kLanes) {
-      const F e = exp_negative(load_some(x + i * stride + c, cols - c) - load(top + c));
-      store(total + c, load(total + c) + e);
-      if (!kLog) store_some(y + i * stride + c, e, cols - c);
+      const F m = load(top + c);
+      F s = zero();
+      for (int64_t at = i * stride + c, end = (i + 16 < n ? i + 16 : n) * stride; at < end; at += stride) {
+        const F e = exp_negative(load_some(x + at, cols - c) - m);
+        s = s + e;
+        if (!kLog) store_some(y + at, e, cols - c);
+      }
+      store(total + c, load(total + c) + s);
     }
   for (int64_t c = 0; c < cols; c += kLanes) store(total + c, kLog ? log(load(total + c)) : set1(1.0f) / load(total + c));
   for (int64_t i = 0; i < n; ++i)
