@@ -141,8 +141,8 @@ TIERCEL_API tiercel_status tiercel_options_set(tiercel_options* options, const c
 
 /* Loads an .onnx file. options may be NULL; they are copied. */
 TIERCEL_API tiercel_status tiercel_session_load(const char* path, const tiercel_options* options, tiercel_session** out);
-/* Loads an ONNX model from memory, which is not copied: it must stay until release(context) is called (release may be NULL:
- * then for as long as the session and its values). Not called when loading fails. folder: where external data lies; NULL: there
+/* Loads an ONNX model from memory, which is not copied: it must stay until release(context) is called, at the latest by
+ * tiercel_session_free and the free of the last value (release may be NULL). Not called when loading fails. folder: where external data lies; NULL: there
  * must be none. */
 TIERCEL_API tiercel_status tiercel_session_load_memory(const void* data, size_t size, void (*release)(void* context),
                                                        void* context, const char* folder,

@@ -11,6 +11,7 @@ them that too.
 from typing import TYPE_CHECKING, Any
 
 from tiercel import _core, errors
+from tiercel._call import RunOptions
 from tiercel.misc import (
     build_info,
     disable_telemetry_events,
@@ -34,7 +35,7 @@ from tiercel.options import (
     set_global_thread_pool_sizes,
 )
 from tiercel.providers import get_all_providers, get_available_providers, get_device
-from tiercel.session import InferenceSession, ModelMetadata, NodeArg, RunOptions
+from tiercel.session import InferenceSession, ModelMetadata, NodeArg
 
 if TYPE_CHECKING:
     from tiercel.binding import IOBinding, SessionIOBinding

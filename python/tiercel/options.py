@@ -106,6 +106,8 @@ class SessionOptions:
     profile_file_prefix: str
     use_deterministic_compute: bool
     use_per_session_threads: bool
+    _entries: dict[str, str]
+    _dimensions: dict[str, int]
 
     def __init__(self) -> None:
         for name, _, default in _FIELDS:
@@ -143,8 +145,7 @@ class SessionOptions:
         """The value of an entry. Raises ``RuntimeError`` when there is none of that key."""
         if key not in self._entries:
             raise RuntimeError(f"SessionOptions does not have configuration with key: {key}")
-        value: str = self._entries[key]
-        return value
+        return self._entries[key]
 
     def add_free_dimension_override_by_name(self, name: str, size: int) -> None:
         """Fixes the symbolic dimension ``name`` of the model's inputs to ``size``: other extents are errors."""

@@ -50,9 +50,9 @@ def check_and_normalize_provider_args(
             raise ValueError("'provider_options' should be a sequence as long as 'providers'")
         if not all(isinstance(p, str) for p in providers):
             raise ValueError("'providers' should be names alone when 'provider_options' is given")
-        pairs = list(zip(providers, provider_options, strict=True))
+        pairs: list[Any] = list(zip(providers, provider_options, strict=True))
     else:
-        pairs = [(p, {}) if isinstance(p, str) else p for p in providers]  # type: ignore[misc]
+        pairs = [(p, {}) if isinstance(p, str) else p for p in providers]
     chosen: dict[str, dict[str, str]] = {}
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], dict)):

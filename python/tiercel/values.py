@@ -97,6 +97,8 @@ class OrtValue:
     """
 
     __slots__ = ("_element_type", "_tiercel_data")
+    _tiercel_data: Any  # an array, a list of arrays or None; tiercel._call reads it
+    _element_type: int
 
     def __init__(self, data: Any, element_type: int | None = None) -> None:
         self._tiercel_data = data._tiercel_data if isinstance(data, OrtValue) else data

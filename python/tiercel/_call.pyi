@@ -1,0 +1,34 @@
+"""The path of a call (Cython)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+class RunOptions:
+    logid: str
+    tag: str
+    log_severity_level: int
+    log_verbosity_level: int
+    only_execute_path_to_fetches: bool
+    terminate: bool
+    def add_run_config_entry(self, key: str, value: str) -> None: ...
+    def get_run_config_entry(self, key: str) -> str: ...
+
+class Session:
+    _input_names: tuple[str, ...]
+    _output_names: tuple[str, ...]
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: RunOptions | None = None,
+    ) -> list[Any]: ...
+    def _run_into(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: RunOptions | None,
+        given: list[Any],
+    ) -> list[Any]: ...
+    def _load(self, model: str | bytes, folder: str, options: list[tuple[str, str]]) -> None: ...
+    def _handle(self) -> Any: ...
+    def _describe(self, outputs: bool) -> list[tuple[str, int, int, list[int | str | None] | None]]: ...
