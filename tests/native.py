@@ -1,8 +1,8 @@
 """Builds the C++ tests: on the engine that the installed wheel was linked from when its objects are still there, else anew.
 
-`pip install .` leaves its build folder in build/<wheel tag>; the archive in it holds the very objects that were shipped, so testing
-those is both quicker and truer than compiling the engine once more. TIERCEL_BUILD names another configured build folder to use,
-such as that of the preset `dev`.
+`pip install .` leaves its build folder in build/<wheel tag>; the archive in it holds the very objects that were shipped,
+so testing those is both quicker and truer than compiling the engine once more. TIERCEL_BUILD names another configured
+build folder to use, such as that of the preset `dev`.
 """
 
 from __future__ import annotations

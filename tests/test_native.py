@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from native import ROOT, ctests
 
 # As tests/CMakeLists.txt collects them.

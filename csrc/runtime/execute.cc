@@ -225,6 +225,7 @@ void execute(Frame& f, Worker& worker, const ExecuteContext& context) {
       case Mode::kLate: run_late(f, ins, worker, context); break;
       case Mode::kEval: run_eval(f, ins, worker, context); break;
     }
+    if (context.profile) worker.barrier();  // else a node's time would hold another one's work, and miss its own
     if (worker.index() == 0) releasable.insert(releasable.end(), ins.release.begin(), ins.release.end());
   }
   worker.barrier();

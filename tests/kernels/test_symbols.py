@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from native import engine_folder
 
+from native import engine_folder
 from tiercel import _core, build_info
 
 ISAS = build_info()["isas"]
@@ -66,7 +66,9 @@ def test_every_set_has_the_same_tables() -> None:
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("isa", RUNNING)
