@@ -188,10 +188,10 @@ void affine_rows(const float* x, int64_t rows, int64_t stride, int64_t n, const 
       const int64_t left = n - i;
       const F vc = load_some(c + i, left), va = load_some(a + i, left), vb = load_some(b + i, left);
       if (left < kLanes) {
-        for (int64_t at = i, end = i + rows * stride; at < end; at += stride)
+        for (int64_t r = 0, at = i; r < rows; ++r, at += stride)
           store(y + at, apply<kind>(fma(load(x + at, left) - vc, va, vb), act), left);
       } else {
-        for (int64_t at = i, end = i + rows * stride; at < end; at += stride)
+        for (int64_t r = 0, at = i; r < rows; ++r, at += stride)
           store(y + at, apply<kind>(fma(load(x + at) - vc, va, vb), act));
       }
     }

@@ -1,0 +1,202 @@
+// LayerNormalization, RMSNormalization and their forms with a residual addition:
+//   com.microsoft  SimplifiedLayerNormalization, SkipLayerNormalization, SkipSimplifiedLayerNormalization
+//   ai.tiercel     SkipLayerNormalization (x, skip, scale?, bias?, shift?) -> y, sum    u = x + skip + shift, y = norm(u)
+//                  SkipRMSNormalization (x, skip, scale?) -> y, sum
+// Attributes axis (-1: the first of the normalised axes) and epsilon.
+#include "kernels/norm/norm.h"
+
+#include "ops/movement.h"
+#include "ops/numeric.h"
+
+namespace tiercel {
+namespace {
+
+// Where an operator has its operands and results; -1: nowhere.
+struct Form {
+  bool rms;
+  int skip, scale, bias, shift;
+  int mean, rstd, sum;
+  float epsilon;
+};
+constexpr Form kLayerNorm{false, -1, 1, 2, -1, 1, 2, -1, 1e-5f};
+constexpr Form kRmsNorm{true, -1, 1, -1, -1, -1, -1, -1, 1e-5f};
+constexpr Form kSimplified{true, -1, 1, -1, -1, -1, 1, -1, 1e-5f};
+constexpr Form kSkip{false, 1, 2, 3, 4, 1, 2, 3, 1e-12f};
+constexpr Form kSkipSimplified{true, 1, 2, -1, 3, 1, 2, 3, 1e-12f};
+constexpr Form kTiercelSkip{false, 1, 2, 3, 4, -1, -1, 1, 1e-5f};
+constexpr Form kTiercelSkipRms{true, 1, 2, -1, -1, -1, -1, 1, 1e-5f};
+
+template <Form form> void infer(InferContext& ctx) {
+  check_real(ctx, 0);
+  const Type& x = ctx.type(0);
+  const bool rms_onnx = form.rms && form.skip < 0 && ctx.node.op_type == "RMSNormalization";
+  const DType y = rms_onnx ? ctx.dtype(form.scale) : x.dtype;
+  Type out = x;
+  out.dtype = y;
+  ctx.set_output(0, out);
+  const auto stash = static_cast<DType>(ctx.node.attr_int("stash_type", static_cast<int>(DType::kFloat)));
+  if (form.mean >= 0 || form.rstd >= 0) ctx.check(is_real(stash), "stash_type ", static_cast<int>(stash), " is not a float type");
+  for (int i : {form.scale, form.bias, form.shift, form.skip})
+    if (i >= 0 && ctx.has_input(i)) check_real(ctx, i);
+  if (form.sum >= 0) ctx.set_output(form.sum, x);
+  for (int i : {form.mean, form.rstd}) if (i >= 0) ctx.set_output(i, Type::tensor(stash));
+  if (!x.ranked) return;
+  const int rank = x.shape.rank();
+  const int axis = ctx.axis(ctx.node.attr_int("axis", -1), rank);
+  for (int i : {form.scale, form.bias, form.shift, form.skip}) {  // they broadcast to x, never the other way
+    if (i < 0 || !ctx.has_input(i) || !ctx.ranked(i)) continue;
+    const Shape& s = ctx.shape(i);
+    bool fits = s.rank() <= rank;
+    for (int k = 0; fits && k < s.rank(); ++k) {
+      const Dim d = s[k], to = x.shape[rank - s.rank() + k];
+      fits = d == 1 || is_symbol(d) || is_symbol(to) || d == to;
+    }
+    ctx.check(fits, "input ", i, " of shape ", s.str(), " does not broadcast to ", x.shape.str());
+  }
+  Shape stat = x.shape;
+  for (int i = axis; i < rank; ++i) stat[i] = 1;
+  for (int i : {form.mean, form.rstd}) if (i >= 0) ctx.set_output(i, stash, stat);
+}
+
+// Strides of `from` broadcast to the shape `to`.
+Strides broadcast_strides(const Shape& from, const Shape& to) {
+  Strides s{};
+  int64_t stride = 1;
+  for (int i = from.rank() - 1; i >= 0; --i) {
+    s[static_cast<size_t>(to.rank() - from.rank() + i)] = from[i] == 1 ? 0 : stride;
+    stride *= from[i];
+  }
+  return s;
+}
+
+// An operand read at any element of x.
+template <class T> struct Operand {
+  const void* data = nullptr;
+  bool single = false;  // float beside a double x
+  Strides strides{};
+  double at(const Shape& x, int64_t i) const {
+    int64_t offset = 0;
+    for (int k = x.rank() - 1; k >= 0; --k) {
+      offset += i % x[k] * strides[static_cast<size_t>(k)];
+      i /= x[k];
+    }
+    return single ? static_cast<const float*>(data)[offset] : static_cast<const T*>(data)[offset];
+  }
+};
+
+// Any broadcast, any mix of float and double: plain loops.
+template <class T, Form form> void prepare_plain(PrepareContext& ctx, int64_t rows, int64_t n, float epsilon) {
+  struct Input { int index; bool single; Strides strides; };
+  std::vector<Input> inputs;
+  const Shape shape = ctx.shape(0);
+  for (int i : {form.skip, form.shift, form.scale, form.bias})
+    inputs.push_back(i >= 0 && ctx.has_input(i) ? Input{i, ctx.dtype(i) == DType::kFloat, broadcast_strides(ctx.shape(i), shape)} : Input{-1, false, {}});
+  std::vector<bool> single_out;
+  for (int i = 0; i < ctx.num_outputs(); ++i) single_out.push_back(ctx.has_output(i) && ctx.out_dtype(i) == DType::kFloat);
+  const bool x_single = ctx.dtype(0) == DType::kFloat;
+  ctx.run([=](const Args& a, Worker& w) {
+    Operand<T> in[4];
+    for (size_t k = 0; k < 4; ++k)
+      if (inputs[k].index >= 0) in[k] = {a.in(inputs[k].index), inputs[k].single, inputs[k].strides};
+    const auto put = [&](int output, int64_t i, double v) {
+      if (output < 0 || output >= static_cast<int>(single_out.size()) || !a.out(output)) return;
+      if (single_out[static_cast<size_t>(output)]) a.out<float>(output)[i] = static_cast<float>(v);
+      else a.out<T>(output)[i] = static_cast<T>(v);
+    };
+    w.parallel_for(rows, grain_for(n), [&](int64_t b, int64_t e) {
+      for (int64_t r = b; r < e; ++r) {
+        const auto u = [&](int64_t i) {
+          const double x = x_single ? a.in<float>(0)[i] : a.in<T>(0)[i];
+          return x + (in[0].data ? in[0].at(shape, i) : 0) + (in[1].data ? in[1].at(shape, i) : 0);
+        };
+        double mean = 0, square = 0;
+        if (!form.rms) {
+          for (int64_t i = r * n; i < (r + 1) * n; ++i) mean += u(i);
+          mean /= static_cast<double>(n);
+        }
+        for (int64_t i = r * n; i < (r + 1) * n; ++i) square += (u(i) - mean) * (u(i) - mean);
+        const double rstd = 1 / std::sqrt(square / static_cast<double>(n) + epsilon);
+        for (int64_t i = r * n; i < (r + 1) * n; ++i) {
+          const double v = u(i);
+          put(form.sum, i, v);
+          put(0, i, (v - mean) * rstd * (in[2].data ? in[2].at(shape, i) : 1) + (in[3].data ? in[3].at(shape, i) : 0));
+        }
+        put(form.mean, r, mean);
+        put(form.rstd, r, rstd);
+      }
+    });
+  });
+}
+
+// Does the operand lie as [n] along the normalised axes?
+bool along_rows(const Shape& s, const Shape& x, int axis) {
+  int k = 0;
+  while (k < s.rank() && s[k] == 1 && s.rank() - k > x.rank() - axis) ++k;
+  if (s.rank() - k != x.rank() - axis) return false;
+  for (int i = k; i < s.rank(); ++i) if (s[i] != x[axis + i - k]) return false;
+  return true;
+}
+
+template <Form form> void prepare(PrepareContext& ctx) {
+  const Shape& x = ctx.shape(0);
+  const int axis = normalize_axis(ctx.node.attr_int("axis", -1), x.rank());
+  const int64_t rows = x.count(0, axis), n = x.count(axis, x.rank());
+  const float epsilon = ctx.node.attr_float("epsilon", form.epsilon);
+  const double count = static_cast<double>(rows * n);
+  ctx.cost(8 * count, 4 * count * (2 + (form.skip >= 0) + (form.sum >= 0 && ctx.has_output(form.sum))));
+  const auto present = [&](int i) { return i >= 0 && ctx.has_input(i); };
+  bool fast = true;
+  for (int i = 0; i < ctx.num_inputs(); ++i) fast = fast && (!ctx.has_input(i) || ctx.dtype(i) == DType::kFloat);
+  for (int i = 0; i < ctx.num_outputs(); ++i) fast = fast && (!ctx.has_output(i) || ctx.out_dtype(i) == DType::kFloat);
+  for (int i : {form.scale, form.bias, form.shift}) fast = fast && (!present(i) || along_rows(ctx.shape(i), x, axis));
+  int64_t skip_rows = rows;  // the residual may repeat over leading axes
+  if (present(form.skip)) {
+    const Shape& s = ctx.shape(form.skip);
+    skip_rows = n ? s.count() / n : rows;
+    int k = 0;
+    while (k < s.rank() && s[k] == 1) ++k;
+    for (int i = k; i < s.rank(); ++i) fast = fast && s[i] == x[x.rank() - s.rank() + i];
+    fast = fast && skip_rows > 0 && s.rank() - k >= x.rank() - axis;
+  }
+  if (!fast) return prepare_plain<double, form>(ctx, rows, n, epsilon);
+  ctx.inplace(0, 0);
+  const auto result = [&](int i) { return i >= 0 && ctx.has_output(i) ? i : -1; };
+  const auto operand = [&](int i) { return present(i) ? i : -1; };
+  Form f = form;  // without what this node leaves out
+  for (int* i : {&f.skip, &f.scale, &f.bias, &f.shift}) *i = operand(*i);
+  for (int* i : {&f.mean, &f.rstd, &f.sum}) *i = result(*i);
+  if (f.sum >= 0 && f.skip >= 0 && skip_rows == rows) ctx.inplace(f.sum, f.skip);
+  ctx.run([=](const Args& a, Worker& w) {
+    const auto in = [&](int i) { return i < 0 ? nullptr : a.in<float>(i); };
+    const auto out = [&](int i) { return i < 0 ? nullptr : a.out<float>(i); };
+    w.parallel_for(rows, grain_for(n, 8192), [&](int64_t b, int64_t e) {
+      while (b < e) {
+        const int64_t first = b % skip_rows, m = std::min(e - b, skip_rows - first);
+        RowNorm k{.x = in(0) + b * n, .y = out(0) + b * n, .n = n, .epsilon = epsilon};
+        if (const float* p = in(f.skip)) k.skip = p + first * n;
+        k.shift = in(f.shift);
+        k.scale = in(f.scale);
+        k.bias = in(f.bias);
+        if (float* p = out(f.sum)) k.sum = p + b * n;
+        if (float* p = out(f.mean)) k.mean = p + b;
+        if (float* p = out(f.rstd)) k.rstd = p + b;
+        (form.rms ? norm().rms_norm : norm().layer_norm)(k, m);
+        b += m;
+      }
+    });
+  });
+}
+
+const OpRegistration rows({
+    {"LayerNormalization", "", 1, infer<kLayerNorm>, half_as_float<prepare<kLayerNorm>>},
+    {"RMSNormalization", "", 23, infer<kRmsNorm>, half_as_float<prepare<kRmsNorm>>},
+    {"SimplifiedLayerNormalization", "", 1, infer<kSimplified>, half_as_float<prepare<kSimplified>>},
+    {"SimplifiedLayerNormalization", kMicrosoftDomain, 1, infer<kSimplified>, half_as_float<prepare<kSimplified>>},
+    {"SkipLayerNormalization", kMicrosoftDomain, 1, infer<kSkip>, half_as_float<prepare<kSkip>>},
+    {"SkipSimplifiedLayerNormalization", kMicrosoftDomain, 1, infer<kSkipSimplified>, half_as_float<prepare<kSkipSimplified>>},
+    {"SkipLayerNormalization", kTiercelDomain, 1, infer<kTiercelSkip>, half_as_float<prepare<kTiercelSkip>>},
+    {"SkipRMSNormalization", kTiercelDomain, 1, infer<kTiercelSkipRms>, half_as_float<prepare<kTiercelSkipRms>>},
+});
+
+}  // namespace
+}  // namespace tiercel
