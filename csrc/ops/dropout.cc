@@ -1,4 +1,4 @@
-// Identity, and Dropout: the identity in inference, a seeded mask in training.
+// Dropout: the identity in inference, a seeded mask in training.
 #include <atomic>
 #include <cstring>
 
@@ -6,15 +6,6 @@
 
 namespace tiercel {
 namespace {
-
-void infer_identity(InferContext& ctx) {
-  ctx.set_output(0, ctx.type(0));
-  if (ctx.input(0).ints) ctx.set_ints(0, *ctx.input(0).ints);
-}
-void prepare_identity(PrepareContext& ctx) { ctx.alias(0, 0); }
-void eval_identity(EvalContext& ctx, Worker&) { ctx.set(0, ctx.value(0)); }
-
-// ---- Dropout ---------------------------------------------------------------------------------------------------------
 
 // Mersenne Twister MT19937 and its doubles of 53 bits in [0, 1) (Matsumoto and Nishimura 1998): the generator that ONNX's
 // reference draws its masks from.
@@ -115,7 +106,6 @@ void prepare_dropout(PrepareContext& ctx) {
 }
 
 static const OpRegistration rows({
-    {"Identity", "", 1, infer_identity, prepare_identity, eval_identity, kAnyLayout},
     {"Dropout", "", 1, infer_dropout, prepare_dropout},
     {"Dropout", "", 12, infer_dropout, prepare_dropout, nullptr, kRandom},
 });
