@@ -1,5 +1,0 @@
-#include "kernels/pool/pool.h"
-
-namespace tiercel {
-TIERCEL_KERNEL_DISPATCH(PoolKernels, pool)
-}  // namespace tiercel
