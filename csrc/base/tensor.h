@@ -45,9 +45,12 @@ class Tensor {
   template <class T> T* as() const { return static_cast<T*>(data()); }
   const Buffer& owner() const { return owner_; }
   // The same memory under another shape of equal element count.
-  Tensor reshaped(const Shape& shape) const {
+  Tensor reshaped(const Shape& shape) const { return viewed(shape, layout_); }
+  // The same memory as another shape and layout that take as many bytes.
+  Tensor viewed(const Shape& shape, Layout layout) const {
     Tensor t = *this;
     t.shape_ = shape;
+    t.layout_ = layout;
     return t;
   }
   // This tensor, or an aligned copy of a deferred one that is not kept: for reading the data once.

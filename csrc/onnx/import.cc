@@ -7,7 +7,7 @@ namespace tiercel::onnx {
 namespace {
 
 constexpr int kMaxNesting = 100;            // bodies in bodies and functions in functions
-constexpr int64_t kMaxInlined = 1 << 21;    // nodes, or kilobytes, that functions may grow to: a doubling chain of calls must end
+constexpr int64_t kMaxInlined = 1 << 18;    // nodes, or kilobytes, that functions may grow to: a doubling chain of calls must end
 
 template <class... F> struct Overloaded : F... { using F::operator()...; };
 template <class... F> Overloaded(F...) -> Overloaded<F...>;
@@ -19,14 +19,15 @@ struct Level {
   Graph* graph;
   Level* parent;                                  // of the graph around this body; null for the main graph
   std::unordered_set<std::string> names{};        // of its values
+  std::unordered_map<std::string, int> suffixes{};  // last number tried for a name
   std::unordered_map<Value*, Value*> taken{};     // a value of the parent -> its copy or capture here
   std::vector<Value*> captures{};                 // values of the parent, in the order of their first use
 
   // `name`, or the first of name_1, name_2, ... that is free.
   std::string unique(std::string name) {
     if (!name.empty() && names.insert(name).second) return name;
-    for (int i = 1;; ++i) {
-      std::string candidate = cat(name, "_", i);
+    for (int& i = suffixes[name];;) {
+      std::string candidate = name + "_" + std::to_string(++i);
       if (names.insert(candidate).second) return candidate;
     }
   }
@@ -254,7 +255,7 @@ class Importer {
     Tensor t;
     for (const AttributeProto& a : n.attributes) {
       const AttributeProto* given = resolve(a, scope).attribute;
-      if (!given) continue;
+      if (!given || (!a.name.starts_with("value") && a.name != "sparse_value")) continue;
       if (const auto* tensor = std::get_if<Tensor>(&given->value)) {
         t = *tensor;
       } else if (const auto* f = std::get_if<float>(&given->value)) {
@@ -289,7 +290,8 @@ class Importer {
 
     std::string prefix(n.name.empty() ? f.name : n.name);
     if (caller.call) prefix = cat(caller.call->prefix, "/", prefix);
-    if (prefix.size() > 256) prefix = cat("call_", ++calls_);
+    if (prefix.size() > 256) prefix = "call";
+    if (const int again = prefixes_[prefix]++) prefix += "_" + std::to_string(again);
     Call call{&f, caller.call, std::move(prefix)};
     Scope scope{caller.level, nullptr, &call};
     for (const AttributeProto& a : f.defaults) call.attributes[a.name] = {&a, &scope};
@@ -326,7 +328,8 @@ class Importer {
   std::unordered_map<std::string, const FunctionProto*> functions_;
   std::unordered_set<const Value*> results_;  // of functions, not yet produced
   int depth_ = 0;
-  int64_t inlined_ = 0, calls_ = 0;
+  std::unordered_map<std::string, int> prefixes_;  // how often each was used
+  int64_t inlined_ = 0;
 };
 
 }  // namespace

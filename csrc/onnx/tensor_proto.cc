@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 
+#include "onnx/export.h"
 #include "onnx/proto.h"
 
 namespace tiercel::onnx {
@@ -17,7 +18,7 @@ struct Header {
   int32_t dtype = 0;
   bool has_raw = false, external = false;
   std::vector<std::string_view> strings;
-  std::vector<std::pair<std::string_view, std::string_view>> external_data;
+  std::vector<std::pair<std::string_view, std::string_view>> external_data, metadata;
   size_t typed_bytes[12] = {};  // by DataField: wire bytes seen
 };
 
@@ -75,9 +76,10 @@ void read_header(Reader& r, Header& h) {
     case 6: h.strings.push_back(r.bytes("string_data", static_cast<int64_t>(h.strings.size()))); break;
     case 8: h.name = r.bytes("name"); break;
     case 9: h.raw = r.bytes("raw_data"); h.has_raw = true; break;
-    case 13: {
-      Reader m = r.message("external_data", static_cast<int64_t>(h.external_data.size()));
-      auto& [key, value] = h.external_data.emplace_back();
+    case 13: case 16: {
+      auto& entries = r.field() == 13 ? h.external_data : h.metadata;
+      Reader m = r.message(r.field() == 13 ? "external_data" : "metadata_props", static_cast<int64_t>(entries.size()));
+      auto& [key, value] = entries.emplace_back();
       while (m.next()) switch (m.field()) {
         case 1: key = m.bytes("key"); break;
         case 2: value = m.bytes("value"); break;
@@ -129,7 +131,7 @@ int64_t number(Reader& r, const Header& h, std::string_view key, std::string_vie
   int64_t v = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
   if (error != std::errc() || end != text.data() + text.size() || v < 0)
-    r.fail(tensor_label(h), ": external_data ", key, " is \"", text, "\", not a count of bytes");
+    r.fail(tensor_label(h), ": ", key, " is \"", text, "\", not a count");
   return v;
 }
 
@@ -175,10 +177,45 @@ std::pair<int64_t, int64_t> sizes(const Reader& r, const std::string& what, DTyp
   return {n, bytes_of(dtype, n)};
 }
 
+// The tensor in the layout that its metadata names (see export.h): its dimensions are those of the memory.
+Tensor with_layout(Reader& r, const Header& h, Tensor t) {
+  std::string_view layout, text;
+  for (const auto& [key, value] : h.metadata) {
+    if (key == kLayoutKey) layout = value;
+    if (key == kShapeKey) text = value;
+  }
+  if (layout != kBlockedLayout || t.dtype() == DType::kString) return t;
+  std::vector<int64_t> dims;
+  for (size_t at = 0; at < text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    dims.push_back(number(r, h, kShapeKey, text.substr(at, comma - at)));
+    at = comma + 1;
+  }
+  const Shape shape = read_shape(r, tensor_label(h), dims);
+  Shape stored = shape;
+  if (shape.rank() >= 2) {
+    stored[1] = shape[1] / kChannelBlock + (shape[1] % kChannelBlock != 0);
+    stored.push_back(kChannelBlock);
+  }
+  if (shape.rank() < 2 || !(stored == t.shape()))
+    r.fail(tensor_label(h), " of stored shape ", t.shape().str(), " cannot be ", shape.str(), " in the layout ", layout);
+  return t.viewed(shape, Layout::kBlocked);
+}
+
+Tensor read_plain_tensor(Reader& r, Header& h, Source& source);
+
 }  // namespace
 
 std::pair<std::string_view, Tensor> read_tensor(Reader& r, Source& source) {
   Header h;
+  Tensor t = read_plain_tensor(r, h, source);
+  if (!h.metadata.empty()) t = with_layout(r, h, std::move(t));
+  return {h.name, std::move(t)};
+}
+
+namespace {
+
+Tensor read_plain_tensor(Reader& r, Header& h, Source& source) {
   Reader again = r.restart();
   read_header(r, h);
   const std::string label = tensor_label(h);
@@ -189,21 +226,21 @@ std::pair<std::string_view, Tensor> read_tensor(Reader& r, Source& source) {
   const Shape shape = read_shape(r, label, h.dims);
   const auto [n, bytes] = sizes(r, label, dtype, shape);
 
-  if (h.external) return {h.name, read_external(r, h, dtype, shape, bytes, source)};
+  if (h.external) return read_external(r, h, dtype, shape, bytes, source);
   if (dtype == DType::kString) {
     if (static_cast<int64_t>(h.strings.size()) != n)
       r.fail(label, " of shape ", shape.str(), " needs ", n, " strings, found ", h.strings.size());
     Tensor t(dtype, shape);
     for (int64_t i = 0; i < n; ++i) t.as<std::string>()[i] = h.strings[static_cast<size_t>(i)];
-    return {h.name, t};
+    return t;
   }
   const size_t typed = h.typed_bytes[data_field(dtype)];
   if (!h.raw.empty() || (h.has_raw && !typed)) {
     if (static_cast<int64_t>(h.raw.size()) != bytes)
       r.fail(label, " of type ", dtype_name(dtype), " and shape ", shape.str(), " needs ", bytes, " bytes, but raw_data has ",
              h.raw.size());
-    if (n == 0) return {h.name, Tensor(dtype, shape)};
-    return {h.name, in_place(dtype, shape, h.raw.data(), bytes, source.owner)};
+    if (n == 0) return Tensor(dtype, shape);
+    return in_place(dtype, shape, h.raw.data(), bytes, source.owner);
   }
   // Each number takes at least a byte (4 or 8 where its size is fixed), so this bounds what is allocated.
   const int64_t numbers = typed_numbers(dtype, n);
@@ -213,8 +250,10 @@ std::pair<std::string_view, Tensor> read_tensor(Reader& r, Source& source) {
            typed, " bytes");
   Tensor t(dtype, shape);
   read_typed(again, h, t, numbers);
-  return {h.name, t};
+  return t;
 }
+
+}  // namespace
 
 std::pair<std::string_view, Tensor> read_sparse_tensor(Reader& r, Source& source) {
   std::string_view name;
