@@ -1,5 +1,6 @@
 #include "base/tensor.h"
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 
@@ -34,6 +35,7 @@ namespace {
 struct Deferred : Tensor::Source {
   std::once_flag once;
   Buffer copy;
+  std::atomic<void*> aligned{nullptr};  // copy's memory, once it is filled
 };
 }  // namespace
 
@@ -48,17 +50,19 @@ Tensor Tensor::deferred(DType dtype, const Shape& shape, const void* bytes, Buff
 
 void* Tensor::materialise() const {
   auto* d = static_cast<Deferred*>(static_cast<Source*>(data_));
+  if (void* p = d->aligned.load(std::memory_order_acquire)) return p;
   std::call_once(d->once, [&] {
     const size_t n = static_cast<size_t>(bytes());
     d->copy = allocate(n);
     std::memcpy(d->copy.get(), d->data, n);
     release_pages(d->owner, d->data, n);  // nobody will read the original again
+    d->aligned.store(d->copy.get(), std::memory_order_release);
   });
   return d->copy.get();
 }
 
 Tensor Tensor::transient() const {
-  if (!deferred_ || static_cast<Deferred*>(static_cast<Source*>(data_))->copy) return *this;
+  if (!deferred_ || static_cast<Deferred*>(static_cast<Source*>(data_))->aligned.load(std::memory_order_acquire)) return *this;
   Tensor t(dtype_, shape_, layout_);
   if (const size_t n = static_cast<size_t>(bytes())) std::memcpy(t.data(), deferred_bytes().data, n);
   return t;
