@@ -84,7 +84,7 @@ class Builder {
       s.storage = Storage::kInput;
       s.index = static_cast<int>(i);
       s.type = k.kind == Kind::kTensor && !k.empty ? Type::tensor(k.dtype, k.shape) : v->type;
-      s.type.kind = k.kind;
+      if (!k.empty) s.type.kind = k.kind;  // an optional left empty stays one
       if (s.type.dtype == DType::kUndefined) s.type.dtype = v->type.dtype;
       infos_[v->id].type = s.type;
       if (k.kind != Kind::kTensor || k.empty || k.dtype == DType::kString) s.storage = Storage::kDynamic;

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/fork.h"
 #include "runtime/program.h"
 
 namespace tiercel {
@@ -18,7 +19,7 @@ class SessionPacks final : public PackCache {
 
  private:
   struct Entry { std::once_flag once; Buffer buffer; };
-  std::mutex mutex_;
+  ForkSafeMutex mutex_;
   std::map<std::pair<const Value*, std::string>, std::shared_ptr<Entry>> entries_;
   std::atomic<int64_t> bytes_{0};
 };
@@ -59,7 +60,7 @@ class ProgramCache {
   std::shared_ptr<const Graph> graph_;
   BuildOptions options_;
   const int capacity_;
-  mutable std::mutex mutex_;
+  mutable ForkSafeMutex mutex_;
   std::list<Entry> entries_;   // most recently used first
   std::vector<std::pair<int64_t, Buffer>> arenas_;  // free, shared by all Programs
 };

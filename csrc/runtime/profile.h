@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "base/fork.h"
 #include "runtime/program.h"
 #include "runtime/session.h"
 
@@ -12,7 +13,7 @@ namespace tiercel {
 struct ProfileSink {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point origin = Clock::now();
-  std::mutex mutex;
+  ForkSafeMutex mutex;
   std::vector<ProfileEvent> events;
   std::atomic<int> runs{0};
 

@@ -59,7 +59,7 @@ class SessionImpl {
   std::vector<IoInfo> inputs, outputs;
   SessionPacks packs;
   std::unique_ptr<ProgramCache> main;
-  std::mutex bodies_mutex;
+  ForkSafeMutex bodies_mutex;
   std::map<const Graph*, std::unique_ptr<ProgramCache>> bodies;
   std::unique_ptr<ProfileSink> profile;
 

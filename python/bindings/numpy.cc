@@ -133,6 +133,8 @@ Tensor to_tensor(const py::handle& object, const std::string& what, DType wanted
   }
   if (dtype == DType::kUndefined)
     fail(Code::kInvalidArgument, what, ": no tensor has the element type of an array of ", name);
+  if (a.ndim() > kMaxRank)
+    fail(Code::kInvalidArgument, what, ": an array of ", a.ndim(), " dimensions; tensors have at most ", kMaxRank);
   if (dtype == DType::kString) return strings(a);
   if (!py::bool_(a.dtype().attr("isnative"))) a = a.attr("astype")(a.dtype().attr("newbyteorder")("="));
   const py::object flags = a.attr("flags");

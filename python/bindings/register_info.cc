@@ -5,6 +5,7 @@
 #include "bindings.h"
 #include "kernels/peak/peak.h"
 #include "ops/registry.h"
+#include "passes/passes.h"
 
 namespace tiercel::python {
 namespace {
@@ -55,6 +56,11 @@ void register_info(py::module_& m) {
     for (const OpRow* r : all_ops()) rows.append(py::make_tuple(r->domain, r->name, r->since));
     return rows;
   }, "Supported operators: (domain, name, first opset of this meaning), sorted.");
+  m.def("passes", [] {
+    py::list names;
+    for (const Pass& p : pass_table()) names.append(p.name);
+    return names;
+  }, "Names of the optimisation passes, in their order.");
   m.def("peak_gflops", &peak_gflops, py::arg("isa") = "", py::arg("seconds") = 0.1,
         "Best GFLOPS of independent f32 fused multiply-adds on one core, with the kernels of `isa` (the active one by default).");
   m.def("active_lanes", [] {

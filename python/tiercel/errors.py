@@ -6,8 +6,9 @@ Source: ``OrtErrorCode`` of onnxruntime's C API, whose numbers the engine's code
 from __future__ import annotations
 
 
-class Error(Exception):
-    """Base class of the engine's errors. ``code`` is the status code of the C ABI."""
+class Error(RuntimeError):
+    """Base class of the engine's errors; a ``RuntimeError``, which onnxruntime raises in some of these cases. ``code`` is the
+    status code of the C ABI."""
 
     code = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +26,15 @@ def get_device() -> str:
     return "CPU"
 
 
-def _warn_once(name: str, message: str) -> None:
-    if name not in _warned:
-        _warned.add(name)
-        warnings.warn(message, UserWarning, stacklevel=5)
+def _warn_once(key: str, message: str) -> None:
+    """Warns where the package was called, the first time that this key comes."""
+    if key in _warned:
+        return
+    _warned.add(key)
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("tiercel."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_and_normalize_provider_args(

@@ -94,7 +94,8 @@ class InferenceSession(_Session):
         self._sess_options = sess_options
         self._set_providers(providers, provider_options)
         pairs = sess_options._pairs()
-        pairs += [("disable_pass", name) for name in kwargs.get("disabled_optimizers") or ()]
+        if disabled := kwargs.get("disabled_optimizers"):  # names of onnxruntime's are none of ours
+            pairs += [("disable_pass", name) for name in _core.passes() if name in disabled]
         folder = sess_options._entries.get("session.model_external_initializers_file_folder_path", "")
         self._profile_start = time.monotonic_ns() if sess_options.enable_profiling else 0
         self._load(model, folder, pairs)
