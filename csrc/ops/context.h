@@ -207,7 +207,7 @@ class EvalContext {
   std::vector<int64_t> ints(int i) const { return tensor(i).ints(); }
   // Inputs may be views of memory that is reused after this instruction (tensors without an owner): those are copied here.
   void set(int i, RuntimeValue v);
-  BodyRunner& bodies() const { return *bodies_; }
+  BodyRunner& bodies() const { if (!bodies_) raise("bodies run in a session alone"); return *bodies_; }
   std::vector<RuntimeValue>& outputs() { return out_; }
   template <class... A> [[noreturn]] void fail(const A&... a) const { raise(cat(a...)); }
   template <class... A> void check(bool ok, const A&... a) const { if (!ok) raise(cat(a...)); }

@@ -112,7 +112,11 @@ void prepare(PrepareContext& ctx) {
       p.dilation[to] = window.dilation[a];
       p.pad[to] = window.begin[a];
     }
-    if (conv_is_direct(p)) return prepare_direct_conv(ctx, p, activation_of(ctx.node), "direct");
+    if (conv_is_direct(p)) {
+      prepare_direct_conv(ctx, p, activation_of(ctx.node), "direct");
+      if (ctx.constant(1)) ctx.drops(1);
+      return;
+    }
   }
   if (ctx.layout(0) != Layout::kPlain || ctx.out_layout(0) != Layout::kPlain) ctx.fail("this convolution has no blocked kernel");
   switch (dtype) {

@@ -238,7 +238,6 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
       for (int64_t i = 0; i < conv_pack_parts(k->plan); ++i) pack_conv(k->plan, w.as<float>(), static_cast<float*>(to.get()), i);
       return to;
     });
-    ctx.drops(1);
   } else {
     k->w_at = reserve(k->plan.packed);
   }

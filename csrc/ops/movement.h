@@ -34,6 +34,12 @@ inline const char* offset(const void* p, int64_t elements, Element e) { return s
 using Strides = std::array<int64_t, kMaxRank>;
 Strides strides_of(const Shape& shape);
 
+// Extents before, at and after an axis: [outer, extent, inner].
+struct AxisSplit {
+  int64_t outer, extent, inner;
+  AxisSplit(const Shape& s, int axis) : outer(s.count(0, axis)), extent(s[axis]), inner(s.count(axis + 1, s.rank())) {}
+};
+
 // Bytes that one task of a mover handles, and the grain that makes tasks of `bytes_each` about that big.
 inline constexpr int64_t kMoveBytes = 64 << 10;
 inline int64_t move_grain(int64_t bytes_each) { return bytes_each >= kMoveBytes ? 1 : kMoveBytes / std::max<int64_t>(bytes_each, 1); }

@@ -163,5 +163,14 @@ inline F cos(F x) {
   return sin_quadrant(x, 1);
 }
 
+// x^y by the C library, a lane at a time.
+inline F pow(F x, F y) {
+  float a[kLanes], b[kLanes];
+  store(a, x);
+  store(b, y);
+  for (int i = 0; i < kLanes; ++i) a[i] = powf(a[i], b[i]);
+  return load(a);
+}
+
 }  // namespace
 }  // namespace tiercel::TIERCEL_ISA

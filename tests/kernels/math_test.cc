@@ -54,7 +54,7 @@ template <class Kernel, class Reference> void check(const char* name, Kernel ker
 }
 
 void check_unary(Isa isa, Unary f, const char* name, double bound, double floor = 0) {
-  check(name, unary_for(isa)->unary[static_cast<int>(f)], [&](float x) { return reference::unary(f, x); }, bound, floor);
+  check(name, unary_for(isa)->f32[static_cast<int>(f)], [&](float x) { return reference::unary(f, x); }, bound, floor);
 }
 
 void check_activation(Isa isa, Activation a, double bound, double floor = 0) {
@@ -109,7 +109,7 @@ TEST(unary_tails_stay_inside) {
   for_each_isa([](Isa isa) {
     for (int64_t n = 0; n < 70; ++n) {
       std::vector<float> x = random_floats(n + 1), y(n + 1, 7.0f);
-      unary_for(isa)->unary[static_cast<int>(Unary::kNeg)](x.data(), y.data(), n);
+      unary_for(isa)->f32[static_cast<int>(Unary::kNeg)](x.data(), y.data(), n);
       for (int64_t i = 0; i < n; ++i) CHECK_EQ(y[i], -x[i]);
       CHECK_EQ(y[n], 7.0f);
     }

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracle import check
+from oracle import against_onnxruntime, check
 
 from tiercel import _core
 
@@ -91,3 +91,36 @@ def test_fused_conv():
     with pytest.raises(Exception, match="activation"):
         fused(total, activation="Nothing")
     assert _core is not None
+
+
+def transposed(x, w, b=None, opset=22, **attrs):
+    inputs = [x, w] if b is None else [x, w, b]
+    scale = np.sqrt(x.shape[1] * np.prod(w.shape[2:]))
+    # onnx's reference evaluator lacks groups and output_shape without pads.
+    return against_onnxruntime("ConvTranspose", inputs, attrs, opset, ulp=64, atol=float(32 * np.finfo(x.dtype).eps * scale))
+
+
+@pytest.mark.parametrize("opset", [1, 11, 22])
+def test_conv_transpose(opset):
+    x, w, b = rand(2, 8, 5, 6), rand(8, 20, 3, 3), rand(20)
+    for attrs in (
+        {}, {"strides": [2, 2]}, {"strides": [3, 2], "output_padding": [1, 1]}, {"pads": [1, 1, 1, 1], "strides": [2, 2]},
+        {"dilations": [2, 2]}, {"strides": [2, 2], "output_shape": [10, 12]}, {"strides": [2, 2], "pads": [0, 1, 1, 0]},
+        {"strides": [2, 2], "dilations": [2, 1]}, {"strides": [4, 5]},
+    ):
+        transposed(x, w, b, opset, **attrs)
+    transposed(x, w, None, opset, strides=[2, 1])
+
+
+@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_conv_transpose_auto_pad(pad):
+    transposed(rand(1, 4, 5, 6), rand(4, 6, 3, 3), auto_pad=pad, strides=[2, 2])
+
+
+def test_conv_transpose_groups_and_ranks():
+    transposed(rand(2, 12, 5, 6), rand(12, 3, 3, 3), rand(9), group=3, strides=[2, 2])
+    transposed(rand(1, 16, 7), rand(16, 1, 4), rand(16), group=16, strides=[2])
+    transposed(rand(1, 4, 3, 4, 5), rand(4, 6, 2, 3, 2), rand(6), strides=[2, 1, 2])
+    x, w = rand(1, 4, 3, 4), rand(4, 6, 2, 3)
+    (y,) = transposed(x, w, strides=[2, 2])
+    check("ConvTranspose", [x.astype(np.float64), w.astype(np.float64)], {"strides": [2, 2]}, expected=[y.astype(np.float64)], atol=1e-5)

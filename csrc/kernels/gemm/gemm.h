@@ -56,7 +56,7 @@ struct GemmKernels {
 TIERCEL_KERNEL_TABLE(GemmKernels, gemm)
 
 // k is cut in panels of at most this many; between them the sums rest in C.
-inline constexpr int64_t kGemmDepth = 384;
+inline constexpr int64_t kGemmDepth = 768;
 
 inline int64_t gemm_packed_floats(const GemmKernels& g, int64_t k, int64_t n) {
   return k * ((n + g.lanes - 1) / g.lanes * g.lanes);

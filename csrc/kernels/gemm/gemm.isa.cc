@@ -7,7 +7,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr int64_t kPanel = kPanelRegs * kLanes;
-constexpr int64_t kBlockColumns = 256;  // a block of B, kGemmDepth x kBlockColumns, stays in L2 while all rows pass over it
+constexpr int64_t kBlockRows = 120;  // kBlockRows x kGemmDepth of A stay in L2 while B's panels pass by
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -40,48 +40,55 @@ void split_epilogue(const GemmEpilogue* e, Split* s) {
   s->finish = s->rest.alpha != 1 || s->rest.add[0].data || s->rest.add[1].data || s->rest.activation;
 }
 
-// Rows [i, i + rows) of the block of columns [j0, j1), over [k0, k1): one tile a panel.
+// All rows of a block over [k0, k1) of the inner dimension.
 struct Pass {
   const GemmArgs& g;
   const Split& s;
-  int64_t k0, k1;
+  int64_t i0, m, k0, k1;
   bool first, last;
 
-  void panel(int64_t i, int64_t rows, int64_t j, int64_t columns, int64_t step) const {
-    // A full panel that is more rows than its tile takes goes in slices of `step` columns.
+  // Columns [j, j + n) of the panel that begins at column `start`, in tiles of rows as even as can be.
+  void slice(int64_t start, int64_t width, int64_t j, int64_t n, int64_t most, const float* ahead) const {
+    const int64_t regs = (n + kLanes - 1) / kLanes, tiles = (m + most - 1) / most, base = m / tiles, longer = m % tiles;
     const bool packed = g.b_row == 0;
-    const int64_t width = packed ? (columns + kLanes - 1) / kLanes * kLanes : 0;
-    for (int64_t at = 0; at < columns; at += step) {
-      const int64_t n = least(step, columns - at), regs = (n + kLanes - 1) / kLanes;
-      Tile t;
-      t.count = g.count;
-      t.k = k1 - k0;
-      t.a = g.a;
+    Tile t;
+    t.count = g.count;
+    t.k = k1 - k0;
+    t.a = g.a;
+    t.a_row = g.a_row;
+    t.a_k = g.a_k;
+    t.b = g.b;
+    t.b_row = packed ? width : g.b_row;
+    t.b_offset = (packed ? g.k * start : start) + k0 * t.b_row + j - start;
+    t.c_row = g.c_row;
+    t.tail = n - (regs - 1) * kLanes;
+    t.accumulate = g.accumulate || !first;
+    t.bias = last && s.bias ? s.bias + j : nullptr;
+    t.clip = last && s.has_clip ? s.clip : nullptr;
+    // What comes next in B, spread over the tiles of this panel.
+    t.ahead_step = ahead ? (8 * n + tiles - 1) / tiles : 0;
+    t.ahead = reinterpret_cast<const char*>(ahead ? ahead : g.b[0]);
+    int64_t i = i0;
+    for (int64_t x = 0; x < tiles; ++x) {
+      const int64_t rows = base + (x < longer);
       t.a_offset = i * g.a_row + k0 * g.a_k;
-      t.a_row = g.a_row;
-      t.a_k = g.a_k;
-      t.b = g.b;
-      t.b_row = packed ? width : g.b_row;
-      t.b_offset = (packed ? g.k * j : j) + k0 * t.b_row + at;
-      t.c = g.c + i * g.c_row + j + at;
-      t.c_row = g.c_row;
-      t.tail = n - (regs - 1) * kLanes;
-      t.accumulate = g.accumulate || !first;
-      t.bias = last && s.bias ? s.bias + j + at : nullptr;
-      t.clip = last && s.has_clip ? s.clip : nullptr;
-      find_tile(rows, regs, t.tail)(t);
-      if (last && s.finish) finish_tile(t.c, g.c_row, rows, n, s.rest, i, j + at);
+      t.c = g.c + i * g.c_row + j;
+      find_tile(rows, regs, g.a_k == 1 && t.k % 2 == 0, !packed && t.tail < kLanes)(t);
+      if (last && s.finish) finish_tile(t.c, g.c_row, rows, n, s.rest, i, j);
+      i += rows;
+      t.ahead += t.ahead_step * t.k / 2;
     }
   }
 
-  // All rows over the panels of [j0, j1), in tiles of rows as even as can be. `step`: columns of a tile.
-  void rows(int64_t j0, int64_t j1, int64_t step, int64_t most) const {
-    const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, longer = g.m % tiles;
-    int64_t i = 0;
-    for (int64_t x = 0; x < tiles; ++x) {
-      const int64_t r = base + (x < longer);
-      for (int64_t j = j0; j < j1; j += kPanel) panel(i, r, j, least(kPanel, j1 - j), step);
-      i += r;
+  void panel(int64_t start) const {
+    const int64_t n = least(kPanel, g.n - start), regs = (n + kLanes - 1) / kLanes, width = regs * kLanes;
+    const float* ahead = g.b_row == 0 && g.count == 1 && start + kPanel < g.n ? g.b[0] + g.k * (start + kPanel) + k0 * kPanel : nullptr;
+    if (kPanelRegs == 4 && regs == 4 && (m == 7 || m == 8)) {
+      // One tile of half the width takes all rows, where two low ones would wait for B.
+      slice(start, width, start, kPanel / 2, m, ahead);
+      slice(start, width, start + kPanel / 2, n - kPanel / 2, m, ahead ? ahead + (k1 - k0) * kPanel / 2 : nullptr);
+    } else {
+      slice(start, width, start, n, kMaxRows[regs], ahead);
     }
   }
 };
@@ -97,20 +104,18 @@ void gemm(const GemmArgs& g) {
     if (g.epilogue) finish_tile(g.c, g.c_row, g.m, g.n, *g.epilogue, 0, 0);
     return;
   }
-  // Two slices of half a panel take more rows at once: B passes through the core once where it would twice.
-  const bool halves = kPanelRegs == 4 && g.m > kMaxRows[4 % (kPanelRegs + 1)] && g.m <= kMaxRows[2];
-  const int64_t full_step = halves ? kPanel / 2 : kPanel, full_rows = kMaxRows[halves ? 2 : kPanelRegs];
-  const int64_t full = g.n / kPanel * kPanel, rest_regs = (g.n - full + kLanes - 1) / kLanes;
-  const int64_t depths = g.count > 1 ? 1 : (g.k + kGemmDepth - 1) / kGemmDepth;
-  const int64_t depth = ((g.k + depths - 1) / depths + 7) / 8 * 8;
-  for (int64_t j = 0; j < g.n; j += kBlockColumns) {
-    const int64_t end = least(j + kBlockColumns, g.n), full_end = least(end, full);
-    for (int64_t d = 0; d < depths; ++d) {
-      const Pass pass{g, s, least(d * depth, g.k), d + 1 == depths ? g.k : least((d + 1) * depth, g.k), d == 0, d + 1 == depths};
-      if (j < full_end) pass.rows(j, full_end, full_step, full_rows);
-      if (full_end < end) pass.rows(full_end, end, kPanel, kMaxRows[rest_regs]);
+  // Panels of k as even as can be; an odd last step goes alone, for the fast tiles take two at once.
+  const int64_t odd = g.count == 1 && g.k > 2 && g.a_k == 1 ? g.k % 2 : 0, even = g.k - odd;
+  const int64_t depths = g.count > 1 ? 1 : (even + kGemmDepth - 1) / kGemmDepth;
+  const int64_t depth = g.count > 1 ? g.k : ((even + depths - 1) / depths + 7) / 8 * 8;
+  const int64_t blocks = (g.m + kBlockRows - 1) / kBlockRows, block = (g.m + blocks - 1) / blocks;
+  for (int64_t i = 0; i < g.m; i += block)
+    for (int64_t k = 0; k < g.k;) {
+      const int64_t end = k < even ? least(k + depth, even) : g.k;
+      const Pass pass{g, s, i, least(block, g.m - i), k, end, k == 0, end == g.k};
+      for (int64_t j = 0; j < g.n; j += kPanel) pass.panel(j);
+      k = end;
     }
-  }
 }
 
 void pack_b(const float* b, int64_t row, int64_t col, int64_t k, int64_t n, int64_t first, int64_t last, float* packed) {

@@ -19,23 +19,23 @@ template <Unary U> inline F compute(F x) {
   if constexpr (U == Unary::kCos) return cos(x);
   if constexpr (U == Unary::kErf) return erf(x);
   if constexpr (U == Unary::kSquare) return x * x;
+  if constexpr (U == Unary::kTanh) return tanh(x);
+  if constexpr (U == Unary::kSigmoid) return sigmoid(x);
 }
 
-template <class G> inline void map(const float* x, float* y, int64_t n, G g) {
+template <Unary U> void unary_f32(const void* px, void* py, int64_t n) {
+  const float* x = static_cast<const float*>(px);
+  float* y = static_cast<float*>(py);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, g(load(x + i)));
-  if (i < n) store(y + i, g(load(x + i, n - i)), n - i);
-}
-
-template <Unary U> void unary_f32(const float* x, float* y, int64_t n) {
-  map(x, y, n, [](F v) { return compute<U>(v); });
+  for (; i + kLanes <= n; i += kLanes) store(y + i, compute<U>(load(x + i)));
+  if (i < n) store(y + i, compute<U>(load(x + i, n - i)), n - i);
 }
 
 }  // namespace
 
 TIERCEL_KERNEL_TABLE_IS(UnaryKernels, unary){
 #define TIERCEL_ROW(name) &unary_f32<Unary::k##name>,
-    {TIERCEL_UNARY(TIERCEL_ROW)},
+    {TIERCEL_VECTOR_UNARY(TIERCEL_ROW)},
 #undef TIERCEL_ROW
     &activate};
 
