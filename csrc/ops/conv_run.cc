@@ -200,8 +200,7 @@ bool conv_is_direct(const ConvProblem& p) {
     if (p.in[a] >= kMost || p.out[a] >= kMost || p.pad[a] >= kMost || (p.kernel[a] - 1) * p.dilation[a] >= kMost) return false;
     if (p.transposed) phases *= std::min<int64_t>(p.stride[a], 1 << 10);
   }
-  return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.in_plane() > 0 &&
-         p.taps() < (1 << 24);
+  return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.taps() < (1 << 24);
 }
 
 bool activation_clamp(const Activation& a, float& low, float& high) {

@@ -8,6 +8,8 @@
 #include "onnx/onnx.h"
 #include "ops/infer_graph.h"
 #include "passes/basic.h"
+#include "passes/fuse_conv.h"
+#include "passes/layout.h"
 
 namespace tiercel {
 namespace {
@@ -19,6 +21,8 @@ constexpr Pass kPasses[] = {
     {"inline_if", 1, inline_if},
     {"eliminate", 1, eliminate},
     {"merge_common", 1, merge_common},
+    {"fuse_conv", 2, fuse_conv},
+    {"layout", 99, layout},
 };
 
 // A capture that has no type of its own gets the outer value's.

@@ -1,0 +1,14 @@
+// What surrounds a convolution becomes part of it: padding, per-channel affine maps, a residual, an activation.
+#pragma once
+#include "graph/graph.h"
+
+namespace tiercel {
+
+// Around Conv and ConvTranspose in f32 with constant weights where weights change:
+//   Pad (zeros, spatial axes) -> Conv                          pads
+//   -> BatchNormalization (inference), Mul, Div, Add, Sub by a constant per channel or scalar       weights and bias
+//   -> Add of a tensor of the same shape                        residual (input 3 of ai.tiercel.Conv)
+//   -> Relu, LeakyRelu, Clip, Sigmoid, Silu, HardSwish, ... and x * Sigmoid(x), x * HardSigmoid(x)  activation
+void fuse_conv(Graph& graph);
+
+}  // namespace tiercel

@@ -1,0 +1,11 @@
+// Image operators in NCHW16c: which values are blocked, and the Reorder nodes at the borders.
+#pragma once
+#include "graph/graph.h"
+
+namespace tiercel {
+
+// Convolutions give blocked results, and what can follow them in that layout does: see blocked_form() for the one table of rules.
+// All else reads plain values: a Reorder stands where the two meet, one for each value and direction.
+void layout(Graph& graph);
+
+}  // namespace tiercel
