@@ -38,6 +38,7 @@ struct GemmArgs {
   int64_t c_row = 0;
   bool accumulate = false;       // the chain starts from what C holds, not from zero
   const GemmEpilogue* epilogue = nullptr;  // null: none
+  const float* next_b = nullptr;  // packed columns that this core will want next: fetched while the last panel is at work
 };
 
 struct GemmKernels {

@@ -7,7 +7,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr int64_t kPanel = kPanelRegs * kLanes;
-constexpr int64_t kBlockRows = 120;  // kBlockRows x kGemmDepth of A stay in L2 while B's panels pass by
+constexpr int64_t kBlockRows = 144;  // kBlockRows x kGemmDepth of A stay in L2 while B's panels pass by
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -82,7 +82,11 @@ struct Pass {
 
   void panel(int64_t start) const {
     const int64_t n = least(kPanel, g.n - start), regs = (n + kLanes - 1) / kLanes, width = regs * kLanes;
-    const float* ahead = g.b_row == 0 && g.count == 1 && start + kPanel < g.n ? g.b[0] + g.k * (start + kPanel) + k0 * kPanel : nullptr;
+    const float* ahead = nullptr;  // the panel after this one
+    if (g.b_row == 0 && g.count == 1) {
+      if (start + kPanel < g.n) ahead = g.b[0] + g.k * (start + kPanel) + k0 * kPanel;
+      else ahead = k1 < g.k ? g.b[0] + k1 * (g.n < kPanel ? width : kPanel) : g.next_b;
+    }
     if (kPanelRegs == 4 && regs == 4 && (m == 7 || m == 8)) {
       // One tile of half the width takes all rows, where two low ones would wait for B.
       slice(start, width, start, kPanel / 2, m, ahead);

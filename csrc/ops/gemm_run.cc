@@ -1,0 +1,205 @@
+#include "ops/gemm_run.h"
+
+#include <algorithm>
+
+#include "kernels/gemm/plain.h"
+#include "kernels/transpose/transpose.h"
+
+namespace tiercel {
+namespace {
+
+// Rounds of 64 columns are whole panels on every ISA, so a plan does not depend on it.
+constexpr int64_t kColumnRound = 64, kRowRound = 6;
+
+}  // namespace
+
+double GemmProblem::flops() const {
+  return 2.0 * static_cast<double>(batches.size()) * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
+
+GemmRun::GemmRun(GemmProblem problem) : p_(std::move(problem)) {
+  if (p_.b_col == 1 || p_.n == 1) {
+    // Packing pays when many rows pass over a B that is big, or whose rows fall on the same cache sets.
+    const bool big = p_.m >= 192 && p_.k * p_.n >= 65536, clash = p_.m >= 48 && p_.k >= 64 && p_.b_k >= 512 && p_.b_k % 256 == 0;
+    source_ = big || clash ? Source::kPackOnce : Source::kInPlace;
+  } else {
+    source_ = Source::kPackOnce;
+  }
+  if (source_ == Source::kPackOnce && p_.batches.size() >= 8) source_ = Source::kPackEach;
+  plan();
+}
+
+GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem) : p_(std::move(problem)), source_(Source::kPacked) {
+  // Each matrix of B once, in the order of its offsets.
+  std::vector<int64_t> offsets;
+  for (const GemmBatch& b : p_.batches) offsets.push_back(b.b);
+  std::sort(offsets.begin(), offsets.end());
+  offsets.erase(std::unique(offsets.begin(), offsets.end()), offsets.end());
+  const int64_t floats = packed_floats();
+  for (const GemmBatch& b : p_.batches)
+    packed_at_.push_back((std::lower_bound(offsets.begin(), offsets.end(), b.b) - offsets.begin()) * floats);
+  const GemmKernels& g = gemm();
+  const std::string key = cat("gemm:", g.panel, ":", p_.k, "x", p_.n, ":", p_.b_k, ",", p_.b_col);
+  packed_ = ctx.pack(input, key, [&](const Tensor& t) {
+    Buffer memory = allocate(static_cast<size_t>(std::max<int64_t>(floats * static_cast<int64_t>(offsets.size()), 1)) * 4);
+    float* to = static_cast<float*>(memory.get());
+    for (size_t i = 0; i < offsets.size(); ++i)
+      g.pack_b(t.as<float>() + offsets[i], p_.b_k, p_.b_col, p_.k, p_.n, 0, p_.n, to + static_cast<int64_t>(i) * floats);
+    return memory;
+  });
+  plan();
+}
+
+// Tasks: large enough to keep their part of B in cache over many rows, and enough of them for stealing to even out the team.
+void GemmRun::plan() {
+  const int64_t m = std::max<int64_t>(p_.m, 1), n = std::max<int64_t>(p_.n, 1), k = std::max<int64_t>(p_.k, 1);
+  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const double bytes = 4.0 * static_cast<double>(n) * static_cast<double>(k);
+  const double batches = static_cast<double>(std::max<size_t>(p_.batches.size(), 1));
+  copy_a_ = p_.a_k != 1 && p_.a_row == 1 && m * k >= 8192 && n >= 96;
+  block_m_ = m;
+  block_n_ = n;
+  const double wanted = std::clamp(std::max(flops * batches / 4e6, bytes / 2e5), 1.0, 32.0) / batches;
+  if (source_ != Source::kPackEach && wanted > 1) {
+    const int64_t widths[] = {round_up(n, kColumnRound), 256, 128, 64}, heights[] = {round_up(m, kRowRound), 288, 144, 72, 36};
+    double best = -1;
+    for (int64_t w : widths)
+      for (int64_t h : heights) {
+        if (w > round_up(n, kColumnRound) || h > round_up(m, kRowRound)) continue;
+        const double tasks = static_cast<double>(ceil_div(n, w) * ceil_div(m, h));
+        // Of the splits into enough tasks the one that reads least; failing that, the finest.
+        const double traffic = static_cast<double>(ceil_div(m, h)) * static_cast<double>(n) + static_cast<double>(ceil_div(n, w)) * static_cast<double>(m);
+        const double score = tasks >= wanted ? 1e30 / traffic : tasks;
+        if (score > best) {
+          best = score;
+          block_m_ = std::min(h, m);
+          block_n_ = std::min(w, n);
+        }
+      }
+  }
+  tasks_m_ = ceil_div(m, block_m_);
+  tasks_n_ = ceil_div(n, block_n_);
+  // Small products of a batch go several at a time.
+  const double each = flops / static_cast<double>(tasks_m_ * tasks_n_);
+  grain_ = std::clamp<int64_t>(static_cast<int64_t>(1e6 / std::max(each, 1.0)), 1, 256);
+}
+
+int64_t GemmRun::workspace(int threads) const {
+  int64_t floats = copy_a_ ? static_cast<int64_t>(p_.batches.size()) * round_up(p_.m * p_.k, 16) : 0;
+  if (source_ == Source::kPackOnce) floats += packed_floats();
+  if (source_ == Source::kPackEach) floats += threads * round_up(packed_floats(), 16);
+  return 4 * floats;
+}
+
+double GemmRun::bytes() const {
+  return 4.0 * static_cast<double>(p_.batches.size()) *
+         (static_cast<double>(p_.m) * static_cast<double>(p_.k) + static_cast<double>(p_.k) * static_cast<double>(p_.n) +
+          static_cast<double>(p_.m) * static_cast<double>(p_.n));
+}
+
+void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, const float* add0, const float* add1, void* workspace) const {
+  if (p_.m == 0 || p_.n == 0 || p_.batches.empty()) return;
+  const GemmKernels& g = gemm();
+  float* scratch = static_cast<float*>(workspace);
+  const int64_t batches = static_cast<int64_t>(p_.batches.size()), a_floats = round_up(p_.m * p_.k, 16);
+  const float* const packed = static_cast<const float*>(packed_.get());
+  float* const b_scratch = scratch + (copy_a_ ? batches * a_floats : 0);
+  if (copy_a_) {
+    constexpr int64_t kRows = 64;
+    const int64_t strips = ceil_div(p_.m, kRows);
+    worker.parallel_for(batches * strips, 1, [&](int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t) {
+        const int64_t batch = t / strips, i = t % strips * kRows;
+        transpose_kernels().plane[2](a + p_.batches[static_cast<size_t>(batch)].a + i, p_.a_k, scratch + batch * a_floats + i * p_.k, p_.k, p_.k,
+                                     std::min(kRows, p_.m - i));
+      }
+    });
+    worker.barrier();
+  }
+  const bool finish = alpha != 1 || add0 || add1 || activation;
+  const auto product = [&](int64_t batch, int64_t task, const float* panels) {
+    const GemmBatch& at = p_.batches[static_cast<size_t>(batch)];
+    const int64_t i = task % tasks_m_ * block_m_, j = task / tasks_m_ * block_n_;
+    const float* ap = copy_a_ ? scratch + batch * a_floats + i * p_.k : a + at.a + i * p_.a_row;
+    const float* bp = panels ? panels + p_.k * j : b + at.b + j;
+    GemmEpilogue e;
+    GemmArgs x;
+    x.m = std::min(block_m_, p_.m - i);
+    x.n = std::min(block_n_, p_.n - j);
+    x.k = p_.k;
+    x.a = &ap;
+    x.a_row = copy_a_ ? p_.k : p_.a_row;
+    x.a_k = copy_a_ ? 1 : p_.a_k;
+    x.b = &bp;
+    x.b_row = panels ? 0 : std::max<int64_t>(p_.b_k, 1);
+    x.c = c + at.c + i * p_.c_row + j;
+    x.c_row = p_.c_row;
+    if (finish) {
+      e.alpha = alpha;
+      e.activation = activation;
+      for (int s = 0; s < 2; ++s) {
+        const float* data = s ? add1 : add0;
+        if (!data) continue;
+        const AddendForm& f = add[s];
+        e.add[s] = {data + (f.batches.empty() ? 0 : f.batches[static_cast<size_t>(batch)]) + i * f.row + j * f.col, f.row, f.col, f.scale};
+      }
+      x.epilogue = &e;
+    }
+    if (panels) {  // what this core is likely to take next
+      const int64_t next = (task + worker.count()) / tasks_m_ * block_n_;
+      if (next > j && next < p_.n) x.next_b = panels + p_.k * next;
+    }
+    g.gemm(x);
+  };
+  const int64_t tasks = tasks_m_ * tasks_n_;
+  if (source_ == Source::kPackOnce) {
+    for (int64_t batch = 0; batch < batches; ++batch) {
+      const int64_t at = p_.batches[static_cast<size_t>(batch)].b;
+      if (batch == 0 || at != p_.batches[static_cast<size_t>(batch - 1)].b) {
+        if (batch) worker.barrier();
+        worker.parallel_for(ceil_div(p_.n, g.panel), std::max<int64_t>(1, 16384 / std::max<int64_t>(p_.k * g.panel, 1)), [&](int64_t first, int64_t last) {
+          g.pack_b(b + at, p_.b_k, p_.b_col, p_.k, p_.n, first * g.panel, std::min(last * g.panel, p_.n), b_scratch);
+        });
+        worker.barrier();
+      }
+      worker.parallel_for(tasks, grain_, [&](int64_t first, int64_t last) {
+        for (int64_t t = first; t < last; ++t) product(batch, t, b_scratch);
+      });
+    }
+  } else if (source_ == Source::kPackEach) {
+    float* mine = b_scratch + worker.index() * round_up(packed_floats(), 16);
+    worker.parallel_for(batches, grain_, [&](int64_t first, int64_t last) {
+      for (int64_t batch = first; batch < last; ++batch) {
+        const int64_t at = p_.batches[static_cast<size_t>(batch)].b;
+        if (batch == first || at != p_.batches[static_cast<size_t>(batch - 1)].b)
+          g.pack_b(b + at, p_.b_k, p_.b_col, p_.k, p_.n, 0, p_.n, mine);
+        for (int64_t t = 0; t < tasks; ++t) product(batch, t, mine);
+      }
+    });
+  } else {
+    worker.parallel_for(batches * tasks, grain_, [&](int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t)
+        product(t / tasks, t % tasks, source_ == Source::kPacked ? packed + packed_at_[static_cast<size_t>(t / tasks)] : nullptr);
+    });
+  }
+}
+
+void plain_gemm_run(Worker& worker, DType dtype, const GemmProblem& p, const void* a, const void* b, void* c) {
+  const PlainGemmKernels& g = plain_gemm();
+  const bool wide = dtype != DType::kInt32 && dtype != DType::kUInt32;
+  const int64_t size = wide ? 8 : 4;
+  const auto kernel = dtype == DType::kDouble ? g.f64 : wide ? g.u64 : g.u32;
+  const auto at = [&](const void* base, int64_t elements) { return static_cast<const char*>(base) + elements * size; };
+  constexpr int64_t kBlockM = 64, kBlockN = 256;
+  const int64_t tm = ceil_div(p.m, kBlockM), tn = ceil_div(p.n, kBlockN);
+  worker.parallel_for(static_cast<int64_t>(p.batches.size()) * tm * tn, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      const GemmBatch& batch = p.batches[static_cast<size_t>(t / (tm * tn))];
+      const int64_t i = t % (tm * tn) / tn * kBlockM, j = t % tn * kBlockN;
+      kernel({std::min(kBlockM, p.m - i), std::min(kBlockN, p.n - j), p.k, at(a, batch.a + i * p.a_row), p.a_row, p.a_k,
+              at(b, batch.b + j * p.b_col), p.b_k, p.b_col, const_cast<char*>(at(c, batch.c + i * p.c_row + j)), p.c_row});
+    }
+  });
+}
+
+}  // namespace tiercel
