@@ -164,32 +164,68 @@ template <class T> void run_plain(Reduction kind, const ReduceView& view, const 
 
 // ---- Preparation
 
+using Run = std::function<void(const void* x, void* y, void* workspace, Worker&)>;
+
+// The reduction of one shape, for any dtype; `workspace` is set to the bytes it needs.
+Run reduction_of(Reduction kind, DType dtype, const Shape& shape, const bool* reduced, int64_t* workspace) {
+  *workspace = 0;
+  if (dtype == DType::kFloat) {
+    const FloatReduction reduction(kind, shape, reduced);
+    *workspace = reduction.workspace();
+    return [=](const void* x, void* y, void* scratch, Worker& w) {
+      reduction.run(static_cast<const float*>(x), static_cast<float*>(y), scratch, w);
+    };
+  }
+  const ReduceView view(shape, reduced);
+  if (dtype == DType::kBool)  // true is 1: the largest of none is false, the smallest true
+    return [=](const void* x, void* out, void*, Worker& w) {
+      uint8_t* y = static_cast<uint8_t*>(out);
+      if (view.count) run_plain<uint8_t>(kind, view, static_cast<const uint8_t*>(x), y, w);
+      else w.parallel_for(view.outputs, 16384, [&](int64_t b, int64_t e) { std::fill(y + b, y + e, kind == Reduction::kMin ? 1 : 0); });
+    };
+  Run run;
+  with_plain_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    run = [=](const void* x, void* y, void*, Worker& w) { run_plain<T>(kind, view, static_cast<const T*>(x), static_cast<T*>(y), w); };
+  });
+  return run;
+}
+
+// Axes that are computed while the model runs, where the result's shape is known nevertheless.
+void prepare_late(PrepareContext& ctx, Reduction kind) {
+  ctx.serial();
+  const bool wide = ctx.dtype(1) == DType::kInt64;
+  ctx.run([=, shape = ctx.shape(0), n = ctx.shape(1).count(), dtype = ctx.dtype(0), outputs = ctx.out_shape(0).count(), &node = ctx.node](
+              const Args& a, Worker& w) {
+    std::vector<int64_t> axes;
+    for (int64_t i = 0; i < n; ++i) {
+      axes.push_back(wide ? a.in<int64_t>(1)[i] : a.in<int32_t>(1)[i]);
+      if (normalize_axis(axes.back(), shape.rank()) < 0)
+        fail(Code::kInvalidArgument, node.label(), ": axis ", axes.back(), " is outside a shape of rank ", shape.rank());
+    }
+    const ReducedAxes reduced(node, axes, shape.rank());
+    if (ReduceView(shape, reduced.on).outputs != outputs)
+      fail(Code::kInvalidArgument, node.label(), ": the axes do not give the shape that the model declares");
+    int64_t bytes = 0;
+    const Run run = reduction_of(kind, dtype, shape, reduced.on, &bytes);
+    const Buffer scratch = bytes ? allocate(static_cast<size_t>(bytes)) : nullptr;
+    run(a.in(0), a.out(0), scratch.get(), w);
+  });
+}
+
 template <Reduction kind> void prepare(PrepareContext& ctx) {
   const auto axes = axes_of(ctx);
-  if (!axes) ctx.fail("the axes should be known when the shapes are");
+  if (!axes) return prepare_late(ctx, kind);
   const Shape& shape = ctx.shape(0);
   const ReducedAxes reduced(ctx.node, *axes, shape.rank());
   const ReduceView view(shape, reduced.on);
   if (view.count == 1 && !changes_one(kind)) return ctx.alias(0, 0);
   const double n = static_cast<double>(shape.count());
   ctx.cost(n * (kind == Reduction::kLogSumExp ? 20 : 1), static_cast<double>(bytes_of(ctx.dtype(0), 1)) * (n + static_cast<double>(view.outputs)));
-  DType t = ctx.dtype(0);
-  if (t == DType::kFloat) {
-    const FloatReduction reduction(kind, shape, reduced.on);
-    ctx.workspace(reduction.workspace());
-    return ctx.run([=](const Args& a, Worker& w) { reduction.run(a.in<float>(0), a.out<float>(0), a.workspace(), w); });
-  }
-  if (t == DType::kBool) {  // true is 1: the largest of none is false, the smallest true
-    return ctx.run([=](const Args& a, Worker& w) {
-      uint8_t* y = a.out<uint8_t>(0);
-      if (view.count) run_plain<uint8_t>(kind, view, a.in<uint8_t>(0), y, w);
-      else w.parallel_for(view.outputs, 16384, [&](int64_t b, int64_t e) { std::fill(y + b, y + e, kind == Reduction::kMin ? 1 : 0); });
-    });
-  }
-  with_plain_type(t, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    ctx.run([=](const Args& a, Worker& w) { run_plain<T>(kind, view, a.in<T>(0), a.out<T>(0), w); });
-  });
+  int64_t bytes = 0;
+  const Run run = reduction_of(kind, ctx.dtype(0), shape, reduced.on, &bytes);
+  ctx.workspace(bytes);
+  ctx.run([run](const Args& a, Worker& w) { run(a.in(0), a.out(0), a.workspace(), w); });
 }
 
 #define TIERCEL_ROW(name, kind) {name, "", 1, infer<Reduction::kind>, half_as_float<prepare<Reduction::kind>>}

@@ -179,3 +179,41 @@ def test_errors():
         check("InstanceNormalization", [x, normal(3), c], expected=[x])
     with pytest.raises(Exception, match="channels"):
         check("BatchNormalization", [x, c, c, normal(3), c], expected=[x])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("p", [1, 2])
+def test_lp_norm(dtype, p):
+    x = normal((3, 20, 300), dtype)
+    x[1, :, 3] = 0
+    x[2, 4, :] = 0
+    for axis in (0, 1, 2, -1):
+        w = wide(x)[0]
+        n = (np.abs(w) ** p).sum(axis=axis, keepdims=True) ** (1 / p)
+        want = np.where(n == 0, 0, w / np.where(n == 0, 1, n)).astype(dtype)
+        check("LpNormalization", [x], {"axis": axis, "p": p}, expected=[want], **TOL[dtype])
+        n = np.sqrt((w * w).sum(axis=axis, keepdims=True))
+        for mode, d in [("max", np.maximum(n, 1e-3)), ("add", n + 1e-3), ("inside", np.sqrt(n * n + 1e-3))]:
+            check("L2Normalization", [x], {"axis": axis, "epsilon": 1e-3, "mode": mode}, opset=1, domain="ai.tiercel",
+                  expected=[(w / d).astype(dtype)], ulp=16, atol=1e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_lrn(dtype):
+    for shape, size in [((2, 7, 3, 5), 3), ((1, 5, 40, 9), 4), ((2, 3, 300), 5), ((1, 2, 2, 2), 1)]:
+        x = normal(shape, dtype)
+        square = np.pad(wide(x)[0] ** 2, [(0, 0), ((size - 1) // 2, size // 2)] + [(0, 0)] * (len(shape) - 2))
+        s = sum(square[:, i : i + shape[1]] for i in range(size))
+        want = (x / (1.5 + 0.02 / size * s) ** 0.6).astype(dtype)
+        check("LRN", [x], {"size": size, "alpha": 0.02, "beta": 0.6, "bias": 1.5}, expected=[want], ulp=16, atol=1e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_mean_variance_norm(dtype):
+    x = normal((2, 3, 4, 5), dtype)
+    for axes in (None, [2, 3], [1], [0, 1, 2, 3], [-1]):
+        a = tuple([0, 2, 3] if axes is None else axes)
+        w = wide(x)[0]
+        m = w.mean(axis=a, keepdims=True)
+        want = ((w - m) / (np.sqrt(((w - m) ** 2).mean(axis=a, keepdims=True)) + 1e-9)).astype(dtype)
+        check("MeanVarianceNormalization", [x], {} if axes is None else {"axes": axes}, opset=13, expected=[want], ulp=16, atol=1e-3 if dtype == "float16" else 1e-6)
