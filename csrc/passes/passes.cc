@@ -8,6 +8,7 @@
 #include "onnx/onnx.h"
 #include "ops/infer_graph.h"
 #include "passes/basic.h"
+#include "passes/fuse_activations.h"
 #include "passes/fuse_conv.h"
 #include "passes/layout.h"
 
@@ -21,6 +22,7 @@ constexpr Pass kPasses[] = {
     {"inline_if", 1, inline_if},
     {"eliminate", 1, eliminate},
     {"merge_common", 1, merge_common},
+    {"fuse_activations", 2, fuse_activations},
     {"fuse_conv", 2, fuse_conv},
     {"layout", 99, layout},
 };
