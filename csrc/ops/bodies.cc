@@ -21,6 +21,12 @@ std::vector<RuntimeValue> with_captures(const EvalContext& ctx, const Graph& bod
 
 std::vector<ValueInfo> infer_body(const InferContext& ctx, Graph& body, std::vector<ValueInfo> own) {
   std::vector<ValueInfo> result;
+  for (size_t i = 0; i < own.size(); ++i) {  // bodies out of functions declare no types: at load, the first time, they learn them
+    Type& declared = body.inputs()[i]->type;
+    if (declared.dtype != DType::kUndefined || own[i].type.dtype == DType::kUndefined) continue;
+    declared.kind = own[i].type.kind;
+    declared.dtype = own[i].type.dtype;
+  }
   if (&ctx.symbols() == &body.symbols()) {  // else extents of the two mean different things
     std::vector<const ValueInfo*> in;
     for (const ValueInfo& i : own) in.push_back(&i);

@@ -15,7 +15,7 @@ constexpr int64_t kSmallInts = kMaxKnownInts, kSmallFloats = 16;
 bool is_small(const Tensor& t) {
   const int64_t n = t.count();
   if (is_integer(t.dtype()) || t.dtype() == DType::kBool) return n <= kSmallInts && bits_of(t.dtype()) >= 8;
-  return (t.dtype() == DType::kFloat || t.dtype() == DType::kDouble) && n <= kSmallFloats;
+  return is_float(t.dtype()) && bits_of(t.dtype()) >= 8 && n <= kSmallFloats;
 }
 
 void append_bytes(std::vector<int64_t>& to, const Tensor& t) {
