@@ -29,7 +29,15 @@ std::vector<ValueInfo> infer_body(const InferContext& ctx, Graph& body, std::vec
   }
   if (&ctx.symbols() == &body.symbols()) {  // else extents of the two mean different things
     std::vector<const ValueInfo*> in;
-    for (const ValueInfo& i : own) in.push_back(&i);
+    for (size_t i = 0; i < own.size() && i < body.inputs().size(); ++i) {
+      in.push_back(&own[i]);
+      // A body need not declare its inputs: what it is given says what they are, for passes that look at it alone.
+      Type& declared = body.inputs()[i]->type;
+      if (declared.dtype == DType::kUndefined && declared.is_tensor()) {
+        declared.kind = own[i].type.kind;
+        declared.dtype = own[i].type.dtype;
+      }
+    }
     const int at = ctx.node.captures_begin(&body);
     for (int i = 0; i < body.captured; ++i) in.push_back(ctx.has_input(at + i) ? &ctx.input(at + i) : nullptr);
     try {
