@@ -10,6 +10,7 @@
 #include "passes/basic.h"
 #include "passes/fuse_activations.h"
 #include "passes/fuse_conv.h"
+#include "passes/fuse_matmul.h"
 #include "passes/layout.h"
 
 namespace tiercel {
@@ -24,6 +25,7 @@ constexpr Pass kPasses[] = {
     {"merge_common", 1, merge_common},
     {"fuse_activations", 2, fuse_activations},
     {"fuse_conv", 2, fuse_conv},
+    {"fuse_matmul", 2, fuse_matmul},
     {"layout", 99, layout},
 };
 

@@ -44,8 +44,7 @@ struct GemmArgs {
 struct GemmKernels {
   int lanes;  // floats in a register
   int panel;  // columns of a packed panel, a multiple of lanes
-  // One thread's work; blocks for the caches inside. C may not overlap A or B. An addend may be C itself (an accumulated
-  // operand read before it is written) only when k <= kGemmDepth or count > 1.
+  // One thread's work; blocks for the caches inside. C may not overlap A, B or an addend: it holds sums that are not complete.
   void (*gemm)(const GemmArgs& args);
   // Columns [first, last) of B (element (k, j) at b[k * row + j * col]) into the packing of the whole [k, n]: panels of `panel`
   // columns, each [k][panel], the last one [k][round_up(rest, lanes)] with zeros beyond n. `first` is a multiple of panel.

@@ -1,0 +1,116 @@
+"""fuse_matmul: what becomes one node, what must not, and that no bit of the result changes."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from test_conv_passes import Build, rand
+
+import tiercel
+
+
+def check(b, inputs, outputs, tmp_path, dynamic=(), exact=True):
+    """Against onnxruntime; the fused graph gives the bits of the unfused one (`exact`). Returns the operators that are left."""
+    declared = {n: [f"{n}_{i}" if (n, i) in dynamic else d for i, d in enumerate(v.shape)] for n, v in inputs.items()}
+    model = b.model(declared, outputs)
+    want = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(outputs, inputs)
+    path, results = tmp_path / "optimised.onnx", []
+    for disabled in ("fuse_matmul", ""):
+        for threads in (1, 2):
+            options = tiercel.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.optimized_model_filepath = str(path)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("TIERCEL_DISABLE_PASS", disabled)
+                session = tiercel.InferenceSession(model, options)
+            results.append(session.run(outputs, inputs))
+    for got in results:
+        for g, r, w in zip(got, results[0], want, strict=True):
+            if exact:
+                np.testing.assert_array_equal(g, r)
+            np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5 * np.abs(w).max(initial=1e-9))
+    return Counter(n.op_type for n in onnx.load(path).graph.node)
+
+
+def test_bias_residual_activation(tmp_path):
+    b = Build(20)
+    h = b.op("Gelu", b.op("Add", b.op("MatMul", "x", rand(48, 96)), rand(96)))
+    y = b.op("Add", b.op("Add", rand(48), b.op("MatMul", h, rand(96, 48))), "x")
+    z = b.op("Relu", b.op("Gemm", b.op("Reshape", y, np.array([-1, 48])), rand(20, 48), rand(20), transB=1, alpha=0.5))
+    ops = check(b, {"x": rand(2, 7, 48)}, [y, z], tmp_path, dynamic=[("x", 0), ("x", 1)])
+    assert ops == {"FusedMatMul": 3, "Reshape": 1}
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (16,), (1,), (), (3, 5, 16), (1, 5, 1), (3, 1, 16), (3, 1, 1), (1, 1, 16)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_addends_of_every_shape(shape, constant, tmp_path):
+    b = Build()
+    inputs = {"x": rand(3, 5, 9), "d": rand(*shape)}
+    y = b.op("Add", b.op("MatMul", "x", rand(9, 16)), inputs["d"] if constant else "d")
+    ops = check(b, inputs, [b.op("Tanh", y)], tmp_path)
+    assert ops == {"FusedMatMul": 1}
+
+
+def test_batched_operands(tmp_path):
+    b = Build()
+    s = b.op("Mul", b.op("MatMul", "q", b.op("Transpose", "k", perm=[0, 1, 3, 2])), np.float32(0.3))
+    s = b.op("Add", s, "mask")
+    t = b.op("MatMul", b.op("Transpose", "q", perm=[0, 1, 3, 2]), b.op("Div", s, np.array([4.0], np.float32)))
+    ops = check(b, {"q": rand(2, 3, 10, 8), "k": rand(2, 3, 12, 8), "mask": rand(2, 1, 1, 12)}, [t], tmp_path)
+    assert ops == {"FusedMatMul": 2, "Div": 1}
+
+
+def test_gates(tmp_path):
+    b = Build()
+    y = b.op("MatMul", "x", rand(9, 16))
+    y = b.op("Mul", y, b.op("Sigmoid", y))
+    y = b.op("MatMul", y, rand(16, 8))
+    y = b.op("Mul", b.op("HardSigmoid", y, alpha=1 / 6), y)
+    y = b.op("Div", b.op("MatMul", y, rand(8, 8)), np.float32(8))
+    assert check(b, {"x": rand(4, 9)}, [y], tmp_path, exact=False) == {"FusedMatMul": 3}  # a SiLU rounds once less
+
+
+def test_what_stays(tmp_path):
+    b = Build()
+    x = b.op("MatMul", "x", rand(9, 16))
+    wider = b.op("Add", x, rand(2, 4, 16))            # the addend is larger than the product
+    twice = b.op("MatMul", "x", rand(9, 16))          # read twice
+    sums = [b.op("Add", twice, rand(16)), b.op("Relu", twice)]
+    third = b.op("Div", b.op("MatMul", "x", rand(9, 4)), np.float32(3))  # would round differently
+    after = b.op("Add", b.op("Relu", b.op("MatMul", "x", rand(9, 4))), rand(4))  # an addend after the activation
+    square = b.op("MatMul", "x", rand(9, 4))
+    square = b.op("Add", square, square)
+    ops = check(b, {"x": rand(4, 9)}, [wider, *sums, third, after, square], tmp_path)
+    assert ops == {"MatMul": 4, "FusedMatMul": 1, "Add": 4, "Relu": 1, "Div": 1}
+
+
+def test_two_products_added(tmp_path):
+    b = Build()
+    y = b.op("Relu", b.op("Add", b.op("MatMul", "x", rand(9, 16)), b.op("MatMul", "x", rand(9, 16))))
+    assert check(b, {"x": rand(4, 9)}, [y], tmp_path) == {"MatMul": 1, "FusedMatMul": 1}
+
+
+def test_residual_computed_later(tmp_path):
+    b = Build()
+    y = b.op("MatMul", "x", rand(9, 9))
+    late = b.op("Exp", b.op("Neg", b.op("Abs", "x")))
+    y = b.op("Clip", b.op("Add", y, late), np.float32(-1), np.float32(1.5))
+    y = b.op("Identity", y)
+    ops = check(b, {"x": rand(4, 9)}, [y, late], tmp_path)
+    assert ops == {"FusedMatMul": 1, "Exp": 1, "Neg": 1, "Abs": 1}
+
+
+def test_gemm_without_c_keeps_its_addend_unscaled(tmp_path):
+    b = Build()
+    y = b.op("Add", b.op("Gemm", "x", rand(9, 16), beta=3.0), rand(16))
+    z = b.op("Add", b.op("Gemm", "x", rand(9, 16), rand(16), beta=3.0, alpha=2.0), rand(4, 16))
+    assert check(b, {"x": rand(4, 9)}, [y, z], tmp_path) == {"FusedMatMul": 2}
+
+
+def test_one_dimensional_operands(tmp_path):
+    b = Build()
+    y = b.op("Add", b.op("MatMul", "v", rand(5, 9, 16)), rand(5, 16))
+    z = b.op("Add", b.op("MatMul", "a", rand(9)), rand(3, 1))
+    assert check(b, {"v": rand(9), "a": rand(3, 4, 9)}, [y, z], tmp_path) == {"FusedMatMul": 2}
