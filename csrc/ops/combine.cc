@@ -17,9 +17,7 @@ class CombineKernel final : public Kernel {
         shapes.push_back(i == 0 ? ctx.shape(0) : c.second_shape ? *c.second_shape : aligned_operand(ctx.node, ctx.shape(0), ctx.shape(1)));
         continue;
       }
-      const BlockedOperand b = *blocked_operand(Type::tensor(ctx.dtype(i), ctx.shape(i), ctx.layout(i)), out_shape_);
-      shapes.push_back(b.shape);
-      if (b.rows) pad(ctx, i, b);
+      shapes.push_back(operands_.add_blocked(ctx, i, c.pads[i]));
     }
     loops_ = Loops(storage_shape(out_shape_, layout), shapes, bytes);
     const DType reads[2] = {c.first, c.second};
@@ -41,17 +39,8 @@ class CombineKernel final : public Kernel {
   }
 
   void run(const Args& args, Worker& worker) const override {
-    const void* base[2] = {args.in(0), args.in(1)};
-    if (scratch_) {  // a plain per-channel operand that is not constant: one thread lays it out in blocks
-      if (worker.index() == 0)
-        for (int i = 0; i < 2; ++i)
-          if (rows_[i] && !packed_[i]) pad_channels(args.in<float>(i), args.workspace<float>() + offset_[i], rows_[i], out_shape_[1], c_.pads[i]);
-      worker.barrier();
-    }
-    for (int i = 0; i < 2; ++i) {
-      if (packed_[i]) base[i] = packed_[i].get();
-      else if (rows_[i]) base[i] = args.workspace<float>() + offset_[i];
-    }
+    operands_.lay_out(args, worker);
+    const void* const base[2] = {operands_.base(args, 0), operands_.base(args, 1)};
     char* const y = args.out<char>(0);
     worker.parallel_for(loops_.count(), c_.flops <= 4 ? 32768 : 8192, [&](int64_t begin, int64_t end) {
       TileBuffer a, b, result;
@@ -65,22 +54,6 @@ class CombineKernel final : public Kernel {
   }
 
  private:
-  void pad(PrepareContext& ctx, int i, const BlockedOperand& b) {
-    rows_[i] = b.rows;
-    const float value = c_.pads[i];
-    if (ctx.constant(i)) {
-      packed_[i] = ctx.pack(i, cat("channels16:", value), [&](const Tensor& t) {
-        Buffer p = allocate(static_cast<size_t>(b.padded_count()) * sizeof(float));
-        pad_channels(t.as<float>(), static_cast<float*>(p.get()), b.rows, b.channels, value);
-        return p;
-      });
-      return;
-    }
-    offset_[i] = scratch_;
-    scratch_ += b.padded_count();
-    ctx.workspace(scratch_ * static_cast<int64_t>(sizeof(float)));
-  }
-
   void compute(const void* const* base, const Loops::Tile& t, TileBuffer& a, TileBuffer& b, void* to) const {
     if (!c_.pairs) {
       const void* p = loops_.fetch(0, base[0], t, a);
@@ -105,8 +78,7 @@ class CombineKernel final : public Kernel {
   int out_bytes_ = 0;
   int64_t most_ = kTile;
   bool clear_ = false;
-  Buffer packed_[2];
-  int64_t rows_[2] = {0, 0}, offset_[2] = {0, 0}, scratch_ = 0;
+  Operands operands_;
 };
 
 }  // namespace

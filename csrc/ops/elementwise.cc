@@ -78,6 +78,32 @@ void clear_padding(float* y, const Shape& shape, int64_t begin, int64_t end) {
   }
 }
 
+Shape Operands::add_blocked(PrepareContext& ctx, int i, float pad) {
+  const BlockedOperand b = *blocked_operand(Type::tensor(ctx.dtype(i), ctx.shape(i), ctx.layout(i)), ctx.out_shape(0));
+  if (!b.rows) return b.shape;
+  Padded p{i, b.rows, b.channels, scratch_, pad, nullptr};
+  if (ctx.constant(i)) {
+    p.packed = ctx.pack(i, cat("channels16:", pad), [&](const Tensor& t) {
+      Buffer buffer = allocate(static_cast<size_t>(b.padded_count()) * sizeof(float));
+      pad_channels(t.as<float>(), static_cast<float*>(buffer.get()), b.rows, b.channels, pad);
+      return buffer;
+    });
+  } else {
+    scratch_ += b.padded_count();
+    ctx.workspace(scratch_ * static_cast<int64_t>(sizeof(float)));
+  }
+  padded_.push_back(std::move(p));
+  return b.shape;
+}
+
+void Operands::lay_out(const Args& args, Worker& worker) const {
+  if (scratch_ == 0) return;
+  if (worker.index() == 0)
+    for (const Padded& p : padded_)
+      if (!p.packed) pad_channels(args.in<float>(p.input), args.workspace<float>() + p.offset, p.rows, p.channels, p.pad);
+  worker.barrier();
+}
+
 // ---- Loops -----------------------------------------------------------------------------------------------------------
 
 Loops::Loops(const Shape& out, const std::vector<Shape>& operands, const std::vector<int>& bytes) : count_(out.count()) {

@@ -110,6 +110,31 @@ void fill_tile(void* to, const void* value, int bytes, int64_t n);
 // Sets to zero the channels past C of elements [begin, end) of a blocked f32 tensor.
 void clear_padding(float* y, const Shape& shape, int64_t begin, int64_t end);
 
+// Where the operands of a kernel lie: at its inputs, or, for plain ones among blocked (BlockedOperand::rows), in whole blocks that are
+// packed once (constants) or laid out at the start of each run.
+class Operands {
+ public:
+  // The shape input i takes part in the loops with, when the result is blocked.
+  Shape add_blocked(PrepareContext& ctx, int i, float pad);
+  // Collective; after it base() is valid.
+  void lay_out(const Args& args, Worker& worker) const;
+  const void* base(const Args& args, int i) const {
+    for (const Padded& p : padded_)
+      if (p.input == i) return p.packed ? p.packed.get() : args.workspace<float>() + p.offset;
+    return args.in(i);
+  }
+
+ private:
+  struct Padded {
+    int input;
+    int64_t rows, channels, offset;
+    float pad;
+    Buffer packed;
+  };
+  std::vector<Padded> padded_;
+  int64_t scratch_ = 0;  // floats of workspace
+};
+
 // ---- Inference -------------------------------------------------------------------------------------------------------
 
 // Output = type of input 0, layout and all.

@@ -27,10 +27,9 @@ template <Binary B, bool mean> void infer(InferContext& ctx) {
     }
   }
   if (layout == Layout::kBlocked)
-    for (int i = 0; i < ctx.num_inputs(); ++i) {
-      const auto b = blocked_operand(ctx.type(i), out);
-      ctx.check(b && !b->rows, "these operands cannot be combined in the blocked layout");
-    }
+    for (int i = 0; i < ctx.num_inputs(); ++i)
+      ctx.check(t == DType::kFloat && ctx.node.opset >= 8 && blocked_operand(ctx.type(i), out).has_value(),
+                "these operands cannot be combined in the blocked layout");
   ctx.set_output(0, Type::tensor(t, out, layout));
   if (is_integer(t))
     carry_ints(ctx, [&](const auto& v) {
@@ -44,44 +43,65 @@ template <Binary B, bool mean> void infer(InferContext& ctx) {
     });
 }
 
-template <Binary B, bool mean> void prepare(PrepareContext& ctx) {
-  const int k = ctx.num_inputs();
-  const DType t = ctx.dtype(0), compute = compute_dtype(t);
-  if (k == 1) return ctx.alias(0, 0);
-  const Layout layout = ctx.out_layout(0);
-  std::vector<Shape> shapes;
-  bool scalar = false;  // then the padding of a blocked layout is not zero
-  for (int i = 0; i < k; ++i) {
-    shapes.push_back(layout == Layout::kPlain ? ctx.shape(i) : blocked_operand(Type::tensor(t, ctx.shape(i), ctx.layout(i)), ctx.out_shape(0))->shape);
-    scalar |= ctx.layout(i) == Layout::kPlain;
+class VariadicKernel final : public Kernel {
+ public:
+  VariadicKernel(PrepareContext& ctx, Binary f, bool mean) : inputs_(ctx.num_inputs()), mean_(mean), out_shape_(ctx.out_shape(0)) {
+    const DType t = ctx.dtype(0), compute = compute_dtype(t);
+    const Layout layout = ctx.out_layout(0);
+    std::vector<Shape> shapes;
+    bool plain = false;  // then the padding of a blocked result is not zero
+    for (int i = 0; i < inputs_; ++i) {
+      shapes.push_back(layout == Layout::kPlain ? ctx.shape(i) : operands_.add_blocked(ctx, i, 0));
+      plain |= ctx.layout(i) == Layout::kPlain;
+    }
+    clear_ = layout == Layout::kBlocked && plain;
+    bytes_ = element_bytes(t);
+    loops_ = Loops(storage_shape(out_shape_, layout), shapes, std::vector<int>(shapes.size(), bytes_));
+    store_ = Convert(compute, t);
+    if (const Convert load(t, compute); load)
+      for (int i = 0; i < inputs_; ++i) loops_.load_as(i, load, element_bytes(compute));
+    f_ = binary_fn(f, compute);
+    divide_ = binary_fn(Binary::kDiv, compute);
+    const float n32 = static_cast<float>(inputs_);
+    const double n64 = inputs_;
+    fill_tile(divisor_, compute == DType::kFloat ? static_cast<const void*>(&n32) : &n64, element_bytes(compute), mean ? kTile : 0);
+    const double n = static_cast<double>(loops_.count());
+    ctx.cost(inputs_ * n, (inputs_ + 1) * n * bytes_);
   }
-  Loops loops(storage_shape(ctx.out_shape(0), layout), shapes, std::vector<int>(k, element_bytes(t)));
-  const Convert load(t, compute), store(compute, t);
-  if (load) for (int i = 0; i < k; ++i) loops.load_as(i, load, element_bytes(compute));
-  const BinaryFn f = binary_fn(B, compute), divide = binary_fn(Binary::kDiv, compute);
-  const int bytes = element_bytes(t), tile_bytes = element_bytes(compute);
-  const bool clear = layout == Layout::kBlocked && scalar;
-  run_elementwise(ctx, loops.count(), k, [=, shape = ctx.out_shape(0)](const Args& args, int64_t begin, int64_t end) {
-    TileBuffer a, b, sum;
-    loops.for_tiles(begin, end, kTile, [&](const Loops::Tile& tile) {
-      char* const y = args.out<char>(0) + tile.begin * bytes;
-      void* const to = store ? static_cast<void*>(sum.data) : y;
-      const void* p = loops.fetch(0, args.in(0), tile, a);
-      for (int i = 1; i < k; ++i) {
-        f(p, loops.fetch(i, args.in(i), tile, b), to, tile.n);
-        p = to;
-      }
-      if (mean) {
-        const float n32 = static_cast<float>(k);
-        const double n64 = k;
-        fill_tile(b.data, compute == DType::kFloat ? static_cast<const void*>(&n32) : &n64, tile_bytes, tile.n);
-        b.filled_for = -1;
-        divide(to, b.data, to, tile.n);
-      }
-      if (store) store(to, y, tile.n);
+
+  void run(const Args& args, Worker& worker) const override {
+    operands_.lay_out(args, worker);
+    worker.parallel_for(loops_.count(), 16384, [&](int64_t begin, int64_t end) {
+      TileBuffer a, b, result;
+      loops_.for_tiles(begin, end, kTile, [&](const Loops::Tile& tile) {
+        char* const y = args.out<char>(0) + tile.begin * bytes_;
+        void* const to = store_ ? static_cast<void*>(result.data) : y;
+        const void* p = loops_.fetch(0, operands_.base(args, 0), tile, a);
+        for (int i = 1; i < inputs_; ++i) {
+          f_(p, loops_.fetch(i, operands_.base(args, i), tile, b), to, tile.n);
+          p = to;
+        }
+        if (mean_) divide_(to, divisor_, to, tile.n);
+        if (store_) store_(to, y, tile.n);
+      });
+      if (clear_) clear_padding(args.out<float>(0), out_shape_, begin, end);
     });
-    if (clear) clear_padding(args.out<float>(0), shape, begin, end);
-  });
+  }
+
+ private:
+  int inputs_, bytes_ = 0;
+  bool mean_, clear_ = false;
+  Shape out_shape_;
+  Loops loops_;
+  Operands operands_;
+  Convert store_;
+  BinaryFn f_ = nullptr, divide_ = nullptr;
+  alignas(64) char divisor_[kTileBytes];
+};
+
+template <Binary B, bool mean> void prepare(PrepareContext& ctx) {
+  if (ctx.num_inputs() == 1) return ctx.alias(0, 0);
+  ctx.kernel(std::make_unique<VariadicKernel>(ctx, B, mean));
 }
 
 static const OpRegistration rows({
