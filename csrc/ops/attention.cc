@@ -59,12 +59,12 @@ struct Plan {
   int64_t batch, heads, groups, rows, keys, depth, out_depth;
   Strides q, k, v, y;
   int64_t mask_batch = 0, mask_head = 0, mask_row = 0, mask_col = 0;
-  float scale;
-  bool nan_to_zero;
-  int64_t block;       // rows of Q of one task
-  int64_t score_row;   // floats between rows of scores
-  int64_t key_floats;  // of one packed head of K
-  int64_t at_scores, scratch;  // workspace: packed keys, then each thread's scores and row factors
+  float scale = 1;
+  bool nan_to_zero = false;
+  int64_t block = 1;       // rows of Q of one task
+  int64_t score_row = 0;   // floats between rows of scores
+  int64_t key_floats = 0;  // of one packed head of K
+  int64_t at_scores = 0, scratch = 0;  // workspace: packed keys, then each thread's scores and row factors
 };
 
 void prepare(PrepareContext& ctx) {

@@ -9,6 +9,7 @@
 #include "ops/infer_graph.h"
 #include "passes/basic.h"
 #include "passes/fuse_activations.h"
+#include "passes/fuse_attention.h"
 #include "passes/fuse_conv.h"
 #include "passes/fuse_matmul.h"
 #include "passes/layout.h"
@@ -24,6 +25,7 @@ constexpr Pass kPasses[] = {
     {"eliminate", 1, eliminate},
     {"merge_common", 1, merge_common},
     {"fuse_activations", 2, fuse_activations},
+    {"fuse_attention", 2, fuse_attention},
     {"fuse_conv", 2, fuse_conv},
     {"fuse_matmul", 2, fuse_matmul},
     {"layout", 99, layout},

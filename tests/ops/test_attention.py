@@ -1,0 +1,183 @@
+"""Scaled dot-product attention in the spellings that exporters write: fused, and right."""
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import tiercel
+
+
+class Builder:
+    def __init__(self):
+        self.nodes, self.constants, self.n = [], [], 0
+
+    def const(self, value, dtype=np.float32):
+        self.n += 1
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), f"c{self.n}"))
+        return f"c{self.n}"
+
+    def __call__(self, op, *inputs, outputs=1, **attributes):
+        self.n += 1
+        names = [f"v{self.n}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
+        return names[0] if outputs == 1 else names
+
+
+def build(q_shape, k_shape, v_shape, spell, *, mask=None, dynamic=False, inside=True):
+    """A model of q, k, v ([B,S,H,D] when inside, else as given) to the attention's output."""
+    b = Builder()
+    y = spell(b, "q", "k", "v", mask)
+    rng = np.random.default_rng(0)
+    feeds = {n: rng.standard_normal(s).astype(np.float32) for n, s in (("q", q_shape), ("k", k_shape), ("v", v_shape))}
+
+    def shape(name, s):
+        return [f"{name}{i}" if i < 2 else d for i, d in enumerate(s)] if dynamic else list(s)
+
+    names = {"q": "q", "k": "k", "v": "k"}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape("b" if False else names[n], a.shape)) for n, a in feeds.items()]
+    if isinstance(mask, tuple):
+        feeds["mask"] = mask[1]
+        inputs.append(helper.make_tensor_value_info("mask", helper.np_dtype_to_tensor_dtype(mask[1].dtype), mask[1].shape))
+    b.nodes.append(helper.make_node("Identity", [y], ["y"]))
+    graph = helper.make_graph(b.nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], b.constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString(), feeds
+
+
+def check(data, feeds, tmp_path, fused=True, tolerance=3e-6):
+    expected = onnxruntime.InferenceSession(data).run(None, feeds)[0]
+    results = []
+    for threads in (1, 2):
+        options = tiercel.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        results.append(tiercel.InferenceSession(data, options).run(None, feeds)[0])
+    ops = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert ("Attention" in ops) == fused, ops
+    if fused:
+        assert "Softmax" not in ops
+    scale = max(np.abs(expected[np.isfinite(expected)]).max(initial=0), 1e-6)
+    np.testing.assert_allclose(results[0], expected, rtol=0, atol=tolerance * scale)
+    np.testing.assert_array_equal(*results)
+
+
+def split(b, x, perm):
+    return b("Transpose", x, perm=perm)
+
+
+def scores_scaled(b, q, k, v, mask):
+    s = b("MatMul", split(b, q, [0, 2, 1, 3]), split(b, k, [0, 2, 3, 1]))
+    s = b("Mul", s, b.const(0.125))
+    if mask is not None:
+        s = b("Add", s, mask[0] if isinstance(mask, tuple) else b.const(mask))
+    return b("Transpose", b("MatMul", b("Softmax", s, axis=-1), split(b, v, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
+
+
+def scores_divided(b, q, k, v, mask):
+    s = b("Div", b("MatMul", split(b, q, [0, 2, 1, 3]), split(b, k, [0, 2, 3, 1])), b.const([8.0]))
+    if mask is not None:
+        s = b("Add", mask[0] if isinstance(mask, tuple) else b.const(mask), s)
+    return b("MatMul", b("Softmax", s, axis=3), split(b, v, [0, 2, 1, 3]))
+
+
+def both_sides(b, q, k, v, mask):
+    qs = b("Mul", split(b, q, [0, 2, 1, 3]), b.const(0.35))
+    ks = b("Mul", b("Transpose", split(b, k, [0, 2, 1, 3]), perm=[0, 1, 3, 2]), b.const(0.35))
+    s = b("MatMul", qs, ks)
+    if mask is not None:
+        s = b("Add", s, mask[0] if isinstance(mask, tuple) else b.const(mask))
+    p = b("Softmax", s, axis=-1)
+    p = b("Where", b("IsNaN", p), b.const(0.0), p)
+    return b("Transpose", b("MatMul", p, split(b, v, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
+
+
+SPELLINGS = [scores_scaled, scores_divided, both_sides]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+@pytest.mark.parametrize(("rows", "keys", "heads", "depth"), [(7, 7, 3, 8), (1, 33, 2, 64), (130, 130, 4, 20), (50, 1, 1, 5), (3, 1500, 2, 64)])
+def test_spellings(spell, rows, keys, heads, depth, tmp_path):
+    data, feeds = build((2, rows, heads, depth), (2, keys, heads, depth), (2, keys, heads, depth), spell)
+    check(data, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+@pytest.mark.parametrize("mask_shape", [(), (1, 1, 1, 9), (2, 1, 1, 9), (2, 1, 9, 9), (9, 9), (1, 3, 9, 9), (2, 3, 9, 1)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_masks(spell, mask_shape, constant, tmp_path):
+    m = np.where(np.random.default_rng(1).random(mask_shape) < 0.3, np.float32(-3.4e38), np.float32(0)).astype(np.float32)
+    data, feeds = build((2, 9, 3, 8), (2, 9, 3, 8), (2, 9, 3, 8), spell, mask=m if constant else ("mask", m))
+    check(data, feeds, tmp_path)
+
+
+def test_rows_masked_by_minus_infinity(tmp_path):
+    m = np.zeros((1, 1, 4, 4), np.float32)
+    m[..., 1, :] = -np.inf
+    for spell in SPELLINGS:
+        data, feeds = build((1, 4, 2, 8), (1, 4, 2, 8), (1, 4, 2, 8), spell, mask=m)
+        check(data, feeds, tmp_path)
+
+
+def test_where_mask(tmp_path):
+    def spell(b, q, k, v, mask):
+        s = b("MatMul", split(b, q, [0, 2, 1, 3]), split(b, k, [0, 2, 3, 1]))
+        s = b("Where", mask[0], b("Mul", s, b.const(0.3)), b.const(-np.inf))
+        return b("MatMul", b("Softmax", s, axis=-1), split(b, v, [0, 2, 1, 3]))
+
+    keep = np.tril(np.ones((1, 1, 6, 6), bool))
+    data, feeds = build((2, 6, 3, 8), (2, 6, 3, 8), (2, 6, 3, 8), spell, mask=("mask", keep))
+    check(data, feeds, tmp_path)
+
+
+def test_three_dimensional(tmp_path):
+    def spell(b, q, k, v, mask):
+        return b("MatMul", b("Softmax", b("MatMul", q, b("Transpose", k, perm=[0, 2, 1])), axis=-1), v)
+
+    data, feeds = build((6, 11, 8), (6, 13, 8), (6, 13, 8), spell)
+    check(data, feeds, tmp_path)
+
+
+def test_key_transposed_between_reshapes(tmp_path):
+    def spell(b, q, k, v, mask):
+        kt = b("Transpose", b("Reshape", k, b.const([6, 10, 8], np.int64)), perm=[0, 2, 1])
+        s = b("MatMul", q, b("Reshape", kt, b.const([2, 3, 8, 10], np.int64)))
+        return b("MatMul", b("Softmax", s, axis=-1), v)
+
+    data, feeds = build((2, 3, 5, 8), (2, 3, 10, 8), (2, 3, 10, 8), spell)
+    check(data, feeds, tmp_path)
+
+
+def test_batches_that_broadcast_stay_products(tmp_path):
+    def spell(b, q, k, v, mask):
+        s = b("MatMul", q, b("Transpose", k, perm=[0, 1, 3, 2]))
+        return b("MatMul", b("Softmax", s, axis=-1), v)
+
+    data, feeds = build((2, 3, 5, 8), (1, 3, 5, 8), (1, 3, 5, 8), spell)
+    check(data, feeds, tmp_path, fused=False)
+
+
+def test_scores_that_are_read_elsewhere_stay(tmp_path):
+    def spell(b, q, k, v, mask):
+        p = b("Softmax", b("MatMul", q, b("Transpose", k, perm=[0, 1, 3, 2])), axis=-1)
+        return b("Concat", b("MatMul", p, v), p, axis=3)
+
+    data, feeds = build((2, 3, 5, 8), (2, 3, 5, 8), (2, 3, 5, 8), spell)
+    check(data, feeds, tmp_path, fused=False)
+
+
+def test_nan_and_infinity_spread_as_in_the_plain_graph(tmp_path):
+    data, feeds = build((1, 6, 2, 8), (1, 6, 2, 8), (1, 6, 2, 8), scores_scaled)
+    feeds["q"][0, 2, 1, 3] = np.nan
+    feeds["k"][0, 4, 0, 0] = np.inf
+    expected = onnxruntime.InferenceSession(data).run(None, feeds)[0]
+    got = tiercel.InferenceSession(data).run(None, feeds)[0]
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+    check_finite = np.isfinite(expected)
+    np.testing.assert_allclose(got[check_finite], expected[check_finite], atol=1e-5)
+
+
+def test_empty(tmp_path):
+    for rows, keys in ((0, 4), (4, 0)):
+        data, feeds = build((2, rows, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8), scores_scaled)
+        got = tiercel.InferenceSession(data).run(None, feeds)[0]
+        assert got.shape == (2, rows, 3, 8)
