@@ -21,7 +21,8 @@ std::vector<RuntimeValue> with_captures(const EvalContext& ctx, const Graph& bod
 
 std::vector<ValueInfo> infer_body(const InferContext& ctx, Graph& body, std::vector<ValueInfo> own) {
   std::vector<ValueInfo> result;
-  for (size_t i = 0; i < own.size(); ++i) {  // bodies out of functions declare no types: at load, the first time, they learn them
+  // Bodies out of functions declare no types: at load, the first time, they learn them.
+  for (size_t i = 0; i < own.size() && i < body.inputs().size(); ++i) {
     Type& declared = body.inputs()[i]->type;
     if (declared.dtype != DType::kUndefined || own[i].type.dtype == DType::kUndefined) continue;
     declared.kind = own[i].type.kind;
@@ -29,15 +30,7 @@ std::vector<ValueInfo> infer_body(const InferContext& ctx, Graph& body, std::vec
   }
   if (&ctx.symbols() == &body.symbols()) {  // else extents of the two mean different things
     std::vector<const ValueInfo*> in;
-    for (size_t i = 0; i < own.size() && i < body.inputs().size(); ++i) {
-      in.push_back(&own[i]);
-      // A body need not declare its inputs: what it is given says what they are, for passes that look at it alone.
-      Type& declared = body.inputs()[i]->type;
-      if (declared.dtype == DType::kUndefined && declared.is_tensor()) {
-        declared.kind = own[i].type.kind;
-        declared.dtype = own[i].type.dtype;
-      }
-    }
+    for (const ValueInfo& i : own) in.push_back(&i);
     const int at = ctx.node.captures_begin(&body);
     for (int i = 0; i < body.captured; ++i) in.push_back(ctx.has_input(at + i) ? &ctx.input(at + i) : nullptr);
     try {
