@@ -1,6 +1,7 @@
 // LayerNormalization, RMSNormalization and their forms with a residual addition:
 //   com.microsoft  SimplifiedLayerNormalization, SkipLayerNormalization, SkipSimplifiedLayerNormalization
-//   ai.tiercel     SkipLayerNormalization (x, skip, scale?, bias?, shift?) -> y, sum    u = x + skip + shift, y = norm(u)
+//   ai.tiercel     LayerNormalization (x, scale?, bias?), RMSNormalization (x, scale?): num_axes axes from `axis` on (0: all)
+//                  SkipLayerNormalization (x, skip, scale?, bias?, shift?) -> y, sum    u = x + skip + shift, y = norm(u)
 //                  SkipRMSNormalization (x, skip, scale?) -> y, sum
 // Attributes axis (-1: the first of the normalised axes) and epsilon.
 #include "kernels/norm/norm.h"
@@ -23,13 +24,21 @@ constexpr Form kRmsNorm{true, -1, 1, -1, -1, -1, -1, -1, 1e-5f};
 constexpr Form kSimplified{true, -1, 1, -1, -1, -1, 1, -1, 1e-5f};
 constexpr Form kSkip{false, 1, 2, 3, 4, 1, 2, 3, 1e-12f};
 constexpr Form kSkipSimplified{true, 1, 2, -1, 3, 1, 2, 3, 1e-12f};
+constexpr Form kTiercel{false, -1, 1, 2, -1, -1, -1, -1, 1e-5f};
+constexpr Form kTiercelRms{true, -1, 1, -1, -1, -1, -1, -1, 1e-5f};
 constexpr Form kTiercelSkip{false, 1, 2, 3, 4, -1, -1, 1, 1e-5f};
 constexpr Form kTiercelSkipRms{true, 1, 2, -1, -1, -1, -1, 1, 1e-5f};
+
+// ai.tiercel: axes inside a shape, whose scale and bias are [n] along them.
+bool is_inner(const Node& node, int rank) {
+  const int64_t axes = node.domain == kTiercelDomain ? node.attr_int("num_axes", 0) : 0;
+  return axes > 0 && normalize_axis(node.attr_int("axis", -1), rank) + axes < rank;
+}
 
 template <Form form> void infer(InferContext& ctx) {
   check_real(ctx, 0);
   const Type& x = ctx.type(0);
-  const bool rms_onnx = form.rms && form.skip < 0 && ctx.node.op_type == "RMSNormalization";
+  const bool rms_onnx = form.rms && form.skip < 0 && ctx.node.is("RMSNormalization");
   const DType y = rms_onnx ? ctx.dtype(form.scale) : x.dtype;
   Type out = x;
   out.dtype = y;
@@ -43,6 +52,12 @@ template <Form form> void infer(InferContext& ctx) {
   if (!x.ranked) return;
   const int rank = x.shape.rank();
   const int axis = ctx.axis(ctx.node.attr_int("axis", -1), rank);
+  if (is_inner(ctx.node, rank)) {
+    ctx.check(form.skip < 0, "normalises the last axes only");
+    for (int i : {form.scale, form.bias})
+      if (i >= 0 && ctx.has_input(i) && ctx.ranked(i)) ctx.check(ctx.shape(i).rank() == 1, "input ", i, " should be 1-D");
+    return;
+  }
   for (int i : {form.scale, form.bias, form.shift, form.skip}) {  // they broadcast to x, never the other way
     if (i < 0 || !ctx.has_input(i) || !ctx.ranked(i)) continue;
     const Shape& s = ctx.shape(i);
@@ -137,9 +152,39 @@ bool along_rows(const Shape& s, const Shape& x, int axis) {
   return true;
 }
 
+// Along axes inside the shape: columns.
+template <Form form> void prepare_columns(PrepareContext& ctx, int axis) {
+  const Shape& x = ctx.shape(0);
+  const int end = axis + static_cast<int>(ctx.node.attr_int("num_axes", 0));
+  const int64_t outer = x.count(0, axis), n = x.count(axis, end), inner = x.count(end, x.rank());
+  const float epsilon = ctx.node.attr_float("epsilon", form.epsilon);
+  const int scale = ctx.has_input(1) ? 1 : -1, bias = ctx.has_input(2) ? 2 : -1;
+  for (int i = 0; i < ctx.num_inputs(); ++i) {
+    if (ctx.has_input(i) && ctx.dtype(i) != DType::kFloat) ctx.fail("normalises float along inner axes only");
+    if (i && ctx.has_input(i) && ctx.shape(i).count() != n) ctx.fail("scale and bias should have ", n, " elements");
+  }
+  const double count = static_cast<double>(x.count());
+  ctx.cost(8 * count, 8 * count);
+  ctx.inplace(0, 0);
+  const int64_t fit = 65536 / std::max<int64_t>(n, 1) / 64 * 64;  // a strip is passed three times: it stays in cache
+  const int64_t strip = std::clamp<int64_t>(fit, 64, kColumnNormStrip), strips = ceil_div(inner, strip);
+  ctx.run([=](const Args& a, Worker& w) {
+    w.parallel_for(outer * strips, grain_for(n * std::min(strip, inner), 8192), [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) {
+        const int64_t c = i % strips * strip, at = i / strips * n * inner + c;
+        const ColumnNorm k{.x = a.in<float>(0) + at, .scale = scale < 0 ? nullptr : a.in<float>(scale),
+                           .bias = bias < 0 ? nullptr : a.in<float>(bias), .y = a.out<float>(0) + at, .n = n, .stride = inner,
+                           .cols = std::min(strip, inner - c), .epsilon = epsilon};
+        (form.rms ? norm().rms_norm_columns : norm().layer_norm_columns)(k);
+      }
+    });
+  });
+}
+
 template <Form form> void prepare(PrepareContext& ctx) {
   const Shape& x = ctx.shape(0);
   const int axis = normalize_axis(ctx.node.attr_int("axis", -1), x.rank());
+  if (is_inner(ctx.node, x.rank())) return prepare_columns<form>(ctx, axis);
   const int64_t rows = x.count(0, axis), n = x.count(axis, x.rank());
   const float epsilon = ctx.node.attr_float("epsilon", form.epsilon);
   const double count = static_cast<double>(rows * n);
@@ -194,6 +239,8 @@ const OpRegistration rows({
     {"SimplifiedLayerNormalization", kMicrosoftDomain, 1, infer<kSimplified>, half_as_float<prepare<kSimplified>>},
     {"SkipLayerNormalization", kMicrosoftDomain, 1, infer<kSkip>, half_as_float<prepare<kSkip>>},
     {"SkipSimplifiedLayerNormalization", kMicrosoftDomain, 1, infer<kSkipSimplified>, half_as_float<prepare<kSkipSimplified>>},
+    {"LayerNormalization", kTiercelDomain, 1, infer<kTiercel>, half_as_float<prepare<kTiercel>>},
+    {"RMSNormalization", kTiercelDomain, 1, infer<kTiercelRms>, half_as_float<prepare<kTiercelRms>>},
     {"SkipLayerNormalization", kTiercelDomain, 1, infer<kTiercelSkip>, half_as_float<prepare<kTiercelSkip>>},
     {"SkipRMSNormalization", kTiercelDomain, 1, infer<kTiercelSkipRms>, half_as_float<prepare<kTiercelSkipRms>>},
 });

@@ -27,6 +27,11 @@ constexpr bool changes_one(Reduction kind) {
   return kind == Reduction::kL1 || kind == Reduction::kL2 || kind == Reduction::kLogSum || kind == Reduction::kSumSquare;
 }
 
+// Would channels of zeros, as padding has them, become something else?
+constexpr bool changes_zero(Reduction kind) {
+  return kind == Reduction::kProd || kind == Reduction::kLogSum || kind == Reduction::kLogSumExp;
+}
+
 // ---- Inference
 
 // Shape values: reductions of few known integers; a symbol survives when nothing else changes it.
@@ -88,7 +93,12 @@ template <Reduction kind> void infer(InferContext& ctx) {
     else if (keep) y.push_back(1);
     all = all && reduced.on[i];
   }
-  ctx.set_output(0, data.dtype, y);
+  if (data.layout == Layout::kBlocked) {
+    bool inside = keep && data.dtype == DType::kFloat;  // sums over the spatial axes leave the channels where they are
+    for (int i = 0; i < rank; ++i) inside = inside && (!reduced.on[i] || i >= 2);
+    ctx.check(inside && !changes_zero(kind), "takes channel blocks for its spatial axes only");
+  }
+  ctx.set_output(0, Type::tensor(data.dtype, y, data.layout));
   if (rank <= 1 && all)
     if (const auto v = small_ints(ctx, 0))
       if (const auto r = reduce_ints(kind, *v); r && (data.dtype == DType::kInt64 || *r == static_cast<int32_t>(*r)))
@@ -216,8 +226,13 @@ void prepare_late(PrepareContext& ctx, Reduction kind) {
 template <Reduction kind> void prepare(PrepareContext& ctx) {
   const auto axes = axes_of(ctx);
   if (!axes) return prepare_late(ctx, kind);
-  const Shape& shape = ctx.shape(0);
-  const ReducedAxes reduced(ctx.node, *axes, shape.rank());
+  Shape shape = ctx.shape(0);
+  ReducedAxes reduced(ctx.node, *axes, shape.rank());
+  if (ctx.layout(0) == Layout::kBlocked) {  // [N, C/16, spatial..., 16]
+    shape[1] = ceil_div(shape[1], kChannelBlock);
+    shape.push_back(kChannelBlock);
+    reduced.on[shape.rank() - 1] = false;
+  }
   const ReduceView view(shape, reduced.on);
   if (view.count == 1 && !changes_one(kind)) return ctx.alias(0, 0);
   const double n = static_cast<double>(shape.count());
@@ -228,7 +243,9 @@ template <Reduction kind> void prepare(PrepareContext& ctx) {
   ctx.run([run](const Args& a, Worker& w) { run(a.in(0), a.out(0), a.workspace(), w); });
 }
 
-#define TIERCEL_ROW(name, kind) {name, "", 1, infer<Reduction::kind>, half_as_float<prepare<Reduction::kind>>}
+#define TIERCEL_ROW(name, kind) \
+  {name, "", 1, infer<Reduction::kind>, half_as_float<prepare<Reduction::kind>>, nullptr, \
+   changes_zero(Reduction::kind) ? kNone : kAnyLayout}
 const OpRegistration rows({
     TIERCEL_ROW("ReduceSum", kSum), TIERCEL_ROW("ReduceMean", kMean), TIERCEL_ROW("ReduceMax", kMax), TIERCEL_ROW("ReduceMin", kMin),
     TIERCEL_ROW("ReduceProd", kProd), TIERCEL_ROW("ReduceL1", kL1), TIERCEL_ROW("ReduceL2", kL2),

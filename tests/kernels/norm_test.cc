@@ -54,6 +54,31 @@ TEST(norm_rows) {
   });
 }
 
+TEST(norm_columns) {
+  for_each_isa([](Isa isa) {
+    for (int64_t n : {3, 16, 17, 96})
+      for (int64_t cols : {1, 7, 16, 40, 256})
+        for (int options = 0; options < 8; ++options) {
+          const int64_t stride = cols + 2;
+          const auto x = random_floats(static_cast<size_t>(n * stride), 1, 4), scale = random_floats(static_cast<size_t>(n)),
+                     bias = random_floats(static_cast<size_t>(n));
+          std::vector<float> y = x, want = x, column(static_cast<size_t>(n)), result(static_cast<size_t>(n));
+          ColumnNorm a{.x = x.data(), .y = y.data(), .n = n, .stride = stride, .cols = cols, .epsilon = 1e-3f};
+          if (options & 1) a.scale = scale.data();
+          if (options & 2) a.bias = bias.data();
+          const bool rms = options & 4;
+          for (int64_t c = 0; c < cols; ++c) {
+            for (int64_t i = 0; i < n; ++i) column[i] = x[i * stride + c];
+            const RowNorm r{.x = column.data(), .scale = a.scale, .bias = a.bias, .y = result.data(), .n = n, .epsilon = 1e-3f};
+            reference::row_norm(r, 1, rms);
+            for (int64_t i = 0; i < n; ++i) want[i * stride + c] = result[i];
+          }
+          (rms ? norm_for(isa)->rms_norm_columns : norm_for(isa)->layer_norm_columns)(a);
+          CHECK_BELOW(max_error(y.data(), want.data(), y.size()), 2e-5);
+        }
+  });
+}
+
 TEST(norm_moments) {
   for_each_isa([](Isa isa) {
     for (int64_t n : {1, 2, 3, 16, 100, 4096, 4097, 20001})

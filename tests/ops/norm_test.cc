@@ -84,3 +84,19 @@ TEST(norms_in_blocked_layout) {
     check("BatchNormalization", "ai.tiercel", 1, {x, a, b, m, v}, 1, [](Node& n) { set_activation(n, {ActivationKind::kSigmoid}); });
   }
 }
+
+TEST(reductions_in_blocked_layout) {
+  for (const char* op : {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
+    for (const Shape& s : {Shape{2, 6, 5, 7}, Shape{1, 36, 40, 33}, Shape{2, 16, 3}, Shape{1, 18, 70, 80}}) {
+      for (int64_t axis : {0, -1}) {
+        std::vector<int64_t> axes{axis ? -1 : s.rank() - 1};
+        if (!axis) for (int i = 2; i + 1 < s.rank(); ++i) axes.push_back(i);
+        const auto attributes = [&](Node& n) { n.set("axes", axes); };
+        const Tensor x = random_tensor(s, -1, 1);
+        const Tensor y = compute(op, "", 11, {x}, 1, attributes)[0].tensor();
+        const Tensor z = compute(op, "", 11, {blocked(x)}, 1, attributes)[0].tensor();
+        CHECK(z.layout() == Layout::kBlocked);
+        CHECK_BELOW(max_error(blocked(y).as<float>(), z.as<float>(), static_cast<size_t>(z.bytes() / 4), static_cast<double>(x.count())), 1e-6);
+      }
+    }
+}

@@ -217,3 +217,20 @@ def test_mean_variance_norm(dtype):
         m = w.mean(axis=a, keepdims=True)
         want = ((w - m) / (np.sqrt(((w - m) ** 2).mean(axis=a, keepdims=True)) + 1e-9)).astype(dtype)
         check("MeanVarianceNormalization", [x], {} if axes is None else {"axes": axes}, opset=13, expected=[want], ulp=16, atol=1e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("rms", [False, True])
+def test_inner_axes(rms):
+    """ai.tiercel norms along axes inside the shape, and without scale and bias."""
+    name = "RMSNormalization" if rms else "LayerNormalization"
+    x = normal((2, 37, 5, 60))
+    for axis, num, axes in [(1, 1, (1,)), (1, 2, (1, 2)), (0, 1, (0,)), (-1, 0, (3,)), (2, 0, (2, 3)), (2, 2, (2, 3))]:
+        n, _, _ = normalise(wide(x)[0], axes, 1e-5, rms)
+        attrs = {"axis": axis, "num_axes": num}
+        tol = {"ulp": 16, "atol": 1e-4} if axis == 0 else TOL["float32"]  # of two elements: x - mean cancels
+        check(name, [x], attrs, opset=1, domain="ai.tiercel", expected=[n.astype("float32")], **tol)
+        if len(axes) == 1:
+            s, b = normal(x.shape[axis]), normal(x.shape[axis])
+            ones = (1,) * (3 - axes[0])
+            want = n * s.reshape(-1, *ones) + (0 if rms else b.reshape(-1, *ones))
+            check(name, [x, s] if rms else [x, s, b], attrs, opset=1, domain="ai.tiercel", expected=[want.astype("float32")], **tol)

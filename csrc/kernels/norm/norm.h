@@ -19,9 +19,21 @@ struct RowNorm {
   float epsilon;
 };
 
+// The same of `cols` columns, `stride` apart along the normalised axis of n; scale and bias are [n].
+struct ColumnNorm {
+  const float* x;
+  const float *scale = nullptr, *bias = nullptr;
+  float* y;
+  int64_t n, stride, cols;  // cols <= kColumnNormStrip
+  float epsilon;
+};
+inline constexpr int64_t kColumnNormStrip = 256;
+
 struct NormKernels {
   void (*layer_norm)(const RowNorm& a, int64_t rows);
   void (*rms_norm)(const RowNorm& a, int64_t rows);
+  void (*layer_norm_columns)(const ColumnNorm& a);
+  void (*rms_norm_columns)(const ColumnNorm& a);
   // Mean of x and sum of (x - mean)^2: two passes over blocks of 4096, merged by Chan's formula. n > 0.
   void (*moments)(const float* x, int64_t n, double* mean, double* m2);
   // The same of 16 channels side by side, x[n][16].

@@ -94,6 +94,41 @@ template <bool kRms> void row_norm(const RowNorm& a, int64_t rows) {
   }
 }
 
+template <bool kRms> void column_norm(const ColumnNorm& a) {
+  float mean[kColumnNormStrip], rstd[kColumnNormStrip];
+  const F count = set1(static_cast<float>(a.n));
+  // sixteen terms, then their sums
+  const auto accumulate = [&](float* to, auto g) {
+    for (int64_t c = 0; c < a.cols; c += kLanes) store(to + c, zero());
+    for (int64_t i = 0; i < a.n; i += 16)
+      for (int64_t c = 0; c < a.cols; c += kLanes) {
+        F s = zero();
+        for (int64_t at = i * a.stride + c, end = (i + 16 < a.n ? i + 16 : a.n) * a.stride; at < end; at += a.stride)
+          s = g(s, load_some(a.x + at, a.cols - c), c);
+        store(to + c, load(to + c) + s);
+      }
+  };
+  if (kRms) {
+    for (int64_t c = 0; c < a.cols; c += kLanes) store(mean + c, zero());
+  } else {
+    accumulate(mean, [](F s, F v, int64_t) { return s + v; });
+    for (int64_t c = 0; c < a.cols; c += kLanes) store(mean + c, load(mean + c) / count);
+  }
+  accumulate(rstd, [&](F s, F v, int64_t c) {
+    const F d = v - load(mean + c);
+    return fma(d, d, s);
+  });
+  for (int64_t c = 0; c < a.cols; c += kLanes)
+    store(rstd + c, set1(1.0f) / sqrt(load(rstd + c) / count + set1(a.epsilon)));
+  for (int64_t i = 0; i < a.n; ++i) {
+    const F scale = set1(a.scale ? a.scale[i] : 1.0f), bias = set1(a.bias ? a.bias[i] : 0.0f);
+    for (int64_t c = 0; c < a.cols; c += kLanes) {
+      const int64_t at = i * a.stride + c, left = a.cols - c;
+      store_some(a.y + at, fma((load_some(a.x + at, left) - load(mean + c)) * load(rstd + c), scale, bias), left);
+    }
+  }
+}
+
 // Moments of two disjoint sets out of the moments of each (Chan et al.).
 struct Merged {
   double count = 0, mean = 0, m2 = 0;
@@ -223,6 +258,7 @@ void lrn(const float* x, int64_t channels, int64_t stride, int64_t n, int64_t be
 
 }  // namespace
 
-TIERCEL_KERNEL_TABLE_IS(NormKernels, norm){&row_norm<false>, &row_norm<true>, &moments, &moments16, &affine, &affine_rows, &lrn};
+TIERCEL_KERNEL_TABLE_IS(NormKernels, norm){&row_norm<false>, &row_norm<true>, &column_norm<false>,
+                                           &column_norm<true>, &moments, &moments16, &affine, &affine_rows, &lrn};
 
 }  // namespace tiercel::TIERCEL_ISA
