@@ -13,6 +13,7 @@
 #include "passes/fuse_conv.h"
 #include "passes/fuse_matmul.h"
 #include "passes/layout.h"
+#include "passes/movement.h"
 
 namespace tiercel {
 namespace {
@@ -24,6 +25,8 @@ constexpr Pass kPasses[] = {
     {"inline_if", 1, inline_if},
     {"eliminate", 1, eliminate},
     {"merge_common", 1, merge_common},
+    {"simplify_shapes", 1, simplify_shapes},
+    {"cancel_transposes", 1, cancel_transposes},
     {"fuse_activations", 2, fuse_activations},
     {"fuse_attention", 2, fuse_attention},
     {"fuse_conv", 2, fuse_conv},
