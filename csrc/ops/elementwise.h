@@ -116,6 +116,7 @@ class Operands {
  public:
   // The shape input i takes part in the loops with, when the result is blocked.
   Shape add_blocked(PrepareContext& ctx, int i, float pad);
+  int64_t scratch_bytes() const { return scratch_ * static_cast<int64_t>(sizeof(float)); }  // from the start of the workspace
   // Collective; after it base() is valid.
   void lay_out(const Args& args, Worker& worker) const;
   const void* base(const Args& args, int i) const {

@@ -11,6 +11,7 @@
 #include "passes/fuse_activations.h"
 #include "passes/fuse_attention.h"
 #include "passes/fuse_conv.h"
+#include "passes/fuse_pointwise.h"
 #include "passes/fuse_matmul.h"
 #include "passes/layout.h"
 #include "passes/movement.h"
@@ -32,6 +33,7 @@ constexpr Pass kPasses[] = {
     {"fuse_conv", 2, fuse_conv},
     {"fuse_matmul", 2, fuse_matmul},
     {"layout", 99, layout},
+    {"fuse_pointwise", 2, fuse_pointwise},
 };
 
 // A capture that has no type of its own gets the outer value's.
