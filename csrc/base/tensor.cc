@@ -16,6 +16,14 @@ int64_t storage_count(const Shape& shape, Layout layout) {
   return padded.count();
 }
 
+Shape storage_shape(const Shape& shape, Layout layout) {
+  if (layout == Layout::kPlain || shape.rank() < 2) return shape;
+  Shape s = shape;
+  s[1] = ceil_div(shape[1], kChannelBlock);
+  s.push_back(kChannelBlock);
+  return s;
+}
+
 Tensor::Tensor(DType dtype, const Shape& shape, Layout layout) : dtype_(dtype), layout_(layout), shape_(shape) {
   const int64_t n = storage_count(shape, layout);
   if (dtype == DType::kString) {

@@ -21,6 +21,9 @@ inline constexpr int kChannelBlock = 16;
 
 // Elements that a logical shape occupies in a layout (padding channels included).
 int64_t storage_count(const Shape& shape, Layout layout);
+// A logical shape as it lies in memory: [N, C, spatial...] in NCHW16c is [N, ceil(C/16), spatial..., 16]. An operator that is given this
+// shape in place of the logical one, and leaves axis 1 in whole blocks, works on both layouts.
+Shape storage_shape(const Shape& shape, Layout layout);
 
 class Tensor {
  public:

@@ -52,20 +52,26 @@ void infer(InferContext& ctx) {
     else ctx.check(!__builtin_add_overflow(sum, s[axis], &sum), "the result is too large");
   }
   if (ctx.num_inputs() > 1) r[axis] = known ? sum : ctx.fresh();
-  ctx.set_output(0, dtype, r);
+  Type y = Type::tensor(dtype, r);
+  for (int i = 0; i < ctx.num_inputs(); ++i) if (ctx.type(i).layout == Layout::kBlocked) y.layout = Layout::kBlocked;
+  for (int i = 0; i < ctx.num_inputs() && y.layout == Layout::kBlocked; ++i)  // blocks follow each other
+    ctx.check(ctx.type(i).layout == y.layout && (axis != 1 || i + 1 == ctx.num_inputs() || ctx.shape(i)[1] % kChannelBlock == 0),
+              "blocked parts should all be blocked and, along the channels, have whole blocks");
+  ctx.set_output(0, y);
   if (rank == 1) carry_ints(ctx);
 }
 
 void prepare(PrepareContext& ctx) {
   if (ctx.num_inputs() == 1) return ctx.alias(0, 0);
-  const Shape& out = ctx.out_shape(0);
-  const int axis = normalize_axis(axis_of(ctx.node), out.rank());
+  const Layout layout = ctx.out_layout(0);
+  const Shape out = storage_shape(ctx.out_shape(0), layout);
+  const int axis = normalize_axis(axis_of(ctx.node), ctx.out_shape(0).rank());
   const Element e(ctx.out_dtype(0));
   const int64_t outer = out.count(0, axis), inner = out.count(axis + 1, out.rank());
   CopyList copies;
   int64_t at = 0;
   for (int i = 0; i < ctx.num_inputs(); ++i) {
-    const int64_t run = ctx.shape(i)[axis] * inner;
+    const int64_t run = storage_shape(ctx.shape(i), layout)[axis] * inner;
     copies.add(StridedCopy(e, {{outer, run, out[axis] * inner}, {run, 1, 1}}), i, 0, 0, at, e);
     at += run;
   }
@@ -73,7 +79,7 @@ void prepare(PrepareContext& ctx) {
   ctx.run([copies = std::move(copies)](const Args& a, Worker& w) { copies.run(a, w); });
 }
 
-const OpRegistration rows({{"Concat", "", 1, infer, sub_byte<prepare>}});
+const OpRegistration rows({{"Concat", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
 
 }  // namespace
 }  // namespace tiercel

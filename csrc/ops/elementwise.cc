@@ -27,14 +27,6 @@ void fill_tile(void* to, const void* value, int bytes, int64_t n) {
   }
 }
 
-Shape storage_shape(const Shape& shape, Layout layout) {
-  if (layout == Layout::kPlain || shape.rank() < 2) return shape;
-  Shape s = shape;
-  s[1] = ceil_div(shape[1], kChannelBlock);
-  s.push_back(kChannelBlock);
-  return s;
-}
-
 std::optional<BlockedOperand> blocked_operand(const Type& operand, const Shape& out) {
   const Shape& s = operand.shape;
   if (operand.layout == Layout::kBlocked) {

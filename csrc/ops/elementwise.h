@@ -19,9 +19,6 @@ struct alignas(64) TileBuffer {
 // How the elements of an operand lie in a tile: one by one, one for all, or 16 that repeat (channels of NCHW16c).
 enum class Access : uint8_t { kVector, kScalar, kRow };
 
-// A logical shape as it lies in memory: [N, C, spatial] in NCHW16c is [N, C/16, spatial, 16].
-Shape storage_shape(const Shape& shape, Layout layout);
-
 // An operand that broadcasts against a blocked tensor: blocked itself, one element, or plain with nothing but N and C above 1; the last is
 // laid out as whole blocks first.
 struct BlockedOperand {

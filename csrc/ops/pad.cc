@@ -59,7 +59,9 @@ void infer(InferContext& ctx) {
     ctx.check(mode == "constant" || s[i] > 0 || r[i] == 0, "mode '", mode, "' has nothing to repeat: axis ", i, " is empty");
   }
   if (r.known()) check_fits(ctx, ctx.dtype(0), r);
-  ctx.set_output(0, ctx.dtype(0), r);
+  const Layout layout = ctx.type(0).layout;
+  ctx.check(layout == Layout::kPlain || r[1] == s[1], "the channels of a blocked tensor cannot be padded");
+  ctx.set_output(0, Type::tensor(ctx.dtype(0), r, layout));
 }
 
 // The input index that output index i takes its value from, along an axis; -1: the constant.
@@ -89,9 +91,11 @@ Tensor attribute_value(PrepareContext& ctx) {
 }
 
 void prepare(PrepareContext& ctx) {
-  const Shape s = ctx.shape(0), out = ctx.out_shape(0);
-  const auto pads = pads_of(ctx, s.rank());
+  const Shape s = storage_shape(ctx.shape(0), ctx.layout(0)), out = storage_shape(ctx.out_shape(0), ctx.layout(0));
+  auto pads = pads_of(ctx, ctx.shape(0).rank());
   if (!pads) ctx.fail("pads should be known by now");
+  pads->before.push_back(0);  // the lanes of blocks
+  pads->after.push_back(0);
   const std::string mode = ctx.node.attr_string("mode", "constant");
   int last = -1;  // the innermost padded axis; what lies inside it moves in one piece
   for (int i = 0; i < s.rank(); ++i)
@@ -137,7 +141,7 @@ void prepare(PrepareContext& ctx) {
   });
 }
 
-const OpRegistration rows({{"Pad", "", 1, infer, sub_byte<prepare>}});
+const OpRegistration rows({{"Pad", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
 
 }  // namespace
 }  // namespace tiercel

@@ -153,13 +153,16 @@ void infer(InferContext& ctx) {
     ctx.check(in[i] <= INT32_MAX, "axis ", i, " is too large");
   }
   if (r->out.known()) check_fits(ctx, dtype, r->out);
-  ctx.set_output(0, dtype, r->out);
+  const Layout layout = ctx.type(0).layout;
+  ctx.check(layout == Layout::kPlain || (r->out[0] == in[0] && r->out[1] == in[1] && r->scale[0] == 1 && r->scale[1] == 1),
+            "a blocked tensor is resized along its spatial axes alone");
+  ctx.set_output(0, Type::tensor(dtype, r->out, layout));
 }
 
 // ---- Nearest: any element type, rows picked by index
 
 void prepare_nearest(PrepareContext& ctx, const ResizeMode& mode, std::vector<ResizeTaps> taps) {
-  const Shape in = ctx.shape(0), out = ctx.out_shape(0);
+  const Shape in = storage_shape(ctx.shape(0), ctx.layout(0)), out = storage_shape(ctx.out_shape(0), ctx.layout(0));
   const Element e(ctx.dtype(0));
   int last = 0;
   for (int i = 0; i < in.rank(); ++i) if (!taps[static_cast<size_t>(i)].identity) last = i;
@@ -196,6 +199,9 @@ void prepare_nearest(PrepareContext& ctx, const ResizeMode& mode, std::vector<Re
         else if (from == before) copy_elements(e, to, offset(a.out(0), (r - 1) * width * inner, e), width * inner);
         else if (row.identity) copy_elements(e, to, offset(a.in(0), from, e), width * inner);
         else if (inner == 1 && !e.string) resize_kernels().pick[size_log](offset(a.in(0), from, e), row.index.data(), to, width);
+        else if (inner * e.size == 64 && !e.string)  // a block of channels
+          for (int64_t i = 0; i < width; ++i)
+            std::memcpy(static_cast<char*>(to) + i * 64, offset(a.in(0), from + row.index[static_cast<size_t>(i)] * inner, e), 64);
         else for (int64_t i = 0; i < width; ++i)
           copy_elements(e, offset(to, i * inner, e), offset(a.in(0), from + row.index[static_cast<size_t>(i)] * inner, e), inner);
         if (from >= 0 && from != before && !row.outside.empty())
@@ -251,12 +257,16 @@ template <class C> struct Pass {
         return;
       }
     }
+    if constexpr (std::is_same_v<C, float>) {
+      if (post <= 64 && begin == 0 && end == taps.out && first == 0 && taps.outside.empty())
+        return resize_kernels().columns_f32(in, taps.index.data(), weight.data(), taps.taps, out, taps.out, post);
+    }
     for (int64_t i = begin; i < end; ++i) row(in, first, i, out + (i - begin) * post);
   }
 };
 
 template <class T, class C> void prepare_weighted(PrepareContext& ctx, const ResizeMode& mode, std::vector<ResizeTaps> taps) {
-  const Shape in = ctx.shape(0), out = ctx.out_shape(0);
+  const Shape in = storage_shape(ctx.shape(0), ctx.layout(0)), out = storage_shape(ctx.out_shape(0), ctx.layout(0));
   std::vector<Pass<C>> passes;  // outermost first
   int sliced = -1;              // the outermost resized axis: tasks are ranges of its outputs
   for (int i = 0; i < in.rank(); ++i) {
@@ -348,6 +358,7 @@ void prepare(PrepareContext& ctx) {
     identity = identity && taps.back().identity;
   }
   if (identity) return ctx.alias(0, 0);
+  taps.emplace_back().identity = true;  // the lanes of blocks
   if (mode.interpolation == kNearest) return prepare_nearest(ctx, mode, std::move(taps));
   switch (ctx.dtype(0)) {
     case DType::kFloat: return prepare_weighted<float, float>(ctx, mode, std::move(taps));
@@ -367,8 +378,8 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({
-    {"Resize", "", 10, infer, prepare},
-    {"Upsample", "", 1, infer, prepare},
+    {"Resize", "", 10, infer, prepare, nullptr, kAnyLayout},
+    {"Upsample", "", 1, infer, prepare, nullptr, kAnyLayout},
 });
 
 }  // namespace

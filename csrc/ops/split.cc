@@ -55,7 +55,10 @@ void infer(InferContext& ctx) {
   for (int i = 0; i < n; ++i) {
     Shape r = s;
     r[axis] = parts ? (*parts)[static_cast<size_t>(i)] : ctx.fresh();
-    ctx.set_output(i, ctx.dtype(0), r);
+    const Layout layout = ctx.type(0).layout;
+    ctx.check(layout == Layout::kPlain || axis != 1 || i + 1 == n || (!is_symbol(r[1]) && r[1] % kChannelBlock == 0),
+              "along the channels, parts of a blocked tensor should have whole blocks");
+    ctx.set_output(i, Type::tensor(ctx.dtype(0), r, layout));
     located = located && !is_symbol(r[axis]);
     if (!located || !values) continue;
     const size_t end = at + static_cast<size_t>(r[axis]);
@@ -66,15 +69,16 @@ void infer(InferContext& ctx) {
 }
 
 void prepare(PrepareContext& ctx) {
-  const Shape& s = ctx.shape(0);
-  const int axis = normalize_axis(ctx.node.attr_int("axis", 0), s.rank()), n = ctx.num_outputs();
+  const Layout layout = ctx.layout(0);
+  const Shape s = storage_shape(ctx.shape(0), layout);
+  const int axis = normalize_axis(ctx.node.attr_int("axis", 0), ctx.shape(0).rank()), n = ctx.num_outputs();
   if (n == 1 && ctx.has_output(0)) return ctx.alias(0, 0);
   const Element e(ctx.dtype(0));
   const int64_t outer = s.count(0, axis), inner = s.count(axis + 1, s.rank());
   CopyList copies;
   int64_t at = 0;
   for (int i = 0; i < n; ++i) {
-    const int64_t run = ctx.out_shape(i)[axis] * inner;
+    const int64_t run = storage_shape(ctx.out_shape(i), layout)[axis] * inner;
     if (ctx.has_output(i)) copies.add(StridedCopy(e, {{outer, s[axis] * inner, run}, {run, 1, 1}}), 0, at, i, 0, e);
     at += run;
   }
@@ -82,7 +86,7 @@ void prepare(PrepareContext& ctx) {
   ctx.run([copies = std::move(copies)](const Args& a, Worker& w) { copies.run(a, w); });
 }
 
-const OpRegistration rows({{"Split", "", 1, infer, sub_byte<prepare>}});
+const OpRegistration rows({{"Split", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
 
 }  // namespace
 }  // namespace tiercel

@@ -169,3 +169,40 @@ def test_empty_batch(tmp_path):
     b = Build()
     y = b.op("Relu", b.conv("x", 3, 20, 3))
     check(b, {"x": rand(0, 3, 6, 7)}, [y], tmp_path, dynamic={("x", 0): "n"})
+
+
+def test_layout_through_other_operators(tmp_path):
+    b = Build(opset=17)
+    x = b.op("Relu", b.conv("x", 3, 48, 3))
+    left, right = b.op("Split", x, np.array([16, 32]), outputs=2, axis=1)
+    up = b.op("Resize", right, "", np.array([1, 1, 2, 2], np.float32), mode="linear")
+    up = b.op("MaxPool", up, kernel_shape=[2, 2], strides=[2, 2])
+    near = b.op("Resize", left, "", np.array([1, 1, 3, 2], np.float32), mode="nearest", coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor")
+    near = b.op("AveragePool", near, kernel_shape=[3, 2], strides=[3, 2])
+    y = b.op("Concat", near, up, b.conv(x, 48, 20, 1), axis=1)
+    y = b.op("Pad", y, np.array([0, 0, 1, 1, 0, 0, 1, 1]), mode="reflect")
+    gate = b.op("ReduceMean", y, axes=[2, 3], keepdims=1)
+    gate = b.op("HardSigmoid", b.conv(b.op("Relu", b.conv(gate, 68, 17, 1)), 17, 68, 1))
+    y = b.op("Mul", y, gate)
+    y = b.op("Add", b.op("Sigmoid", y), y)
+    y = b.conv(b.op("Mul", y, rand(1, 68, 1, 1)), 68, 7, 3)
+    ops = check(b, {"x": rand(2, 3, 10, 12)}, [y], tmp_path)
+    assert ops["Reorder"] == 1, ops
+    check(b, {"x": rand(1, 3, 9, 14)}, [y], tmp_path, dynamic={("x", 0): "n", ("x", 2): "h", ("x", 3): "w"})
+
+
+def test_layout_keeps_partial_blocks_apart(tmp_path):
+    b = Build()
+    x = b.conv("x", 3, 40, 3)
+    y = b.op("Concat", b.op("Slice", x, np.array([0]), np.array([20]), np.array([1])), b.conv(x, 40, 24, 1), b.conv(x, 40, 8, 1), axis=1)
+    y = b.op("Add", b.op("Exp", b.op("Tanh", y)), rand(5, 1))
+    y = b.conv(b.op("Softmax", y, axis=1), 52, 6, 3)
+    check(b, {"x": rand(2, 3, 5, 12)}, [y], tmp_path)
+
+
+def test_shapes_of_blocked_values(tmp_path):
+    b = Build()
+    x = b.op("Relu", b.conv("x", 3, 20, 3))
+    y = b.op("Reshape", x, b.op("Concat", b.op("Gather", b.op("Shape", x), np.array([0])), np.array([-1]), axis=0))
+    check(b, {"x": rand(2, 3, 5, 6)}, [y], tmp_path, dynamic={("x", 0): "n"})

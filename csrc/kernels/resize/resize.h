@@ -14,6 +14,9 @@ struct ResizeKernels {
   // out[j] = sum_t weight[k] * in[(index[k] - first) * n + j]; `first` is the row at `in`.
   void (*rows_f32)(const float* in, int64_t first, const int32_t* index, const float* weight, int64_t stride, int64_t taps,
                    float* out, int64_t n);
+  // The axis lies outside short rows of `width` elements, as the channel blocks of NCHW16c: for i < n, j < width,
+  // out[i * width + j] = sum_t weight[t * n + i] * in[index[t * n + i] * width + j]
+  void (*columns_f32)(const float* in, const int32_t* index, const float* weight, int64_t taps, float* out, int64_t n, int64_t width);
   // Nearest, axis innermost: out[i] = in[index[i]] for i < n; tables by log2 of the element size.
   void (*pick[kCopySizes])(const void* in, const int32_t* index, void* out, int64_t n);
 };

@@ -77,6 +77,27 @@ void rows_f32(const float* in, int64_t first, const int32_t* index, const float*
   }
 }
 
+template <int fixed>
+void columns(const float* in, const int32_t* index, const float* weight, int64_t count, float* out, int64_t n, int64_t width) {
+  const int64_t taps = fixed ? fixed : count;
+  for (int64_t i = 0; i < n; ++i) {
+    auto sum_at = [&](int64_t j, auto read) {
+      F s = set1(weight[i]) * read(in + index[i] * width + j);
+      for (int64_t t = 1; t < taps; ++t) s = fma(set1(weight[t * n + i]), read(in + index[t * n + i] * width + j), s);
+      return s;
+    };
+    float* const to = out + i * width;
+    int64_t j = 0;
+    for (; j + kLanes <= width; j += kLanes) store(to + j, sum_at(j, [](const float* p) { return load(p); }));
+    if (j < width) store(to + j, sum_at(j, [m = width - j](const float* p) { return load(p, m); }), width - j);
+  }
+}
+
+void columns_f32(const float* in, const int32_t* index, const float* weight, int64_t taps, float* out, int64_t n, int64_t width) {
+  if (taps == 2) columns<2>(in, index, weight, taps, out, n, width);
+  else columns<0>(in, index, weight, taps, out, n, width);
+}
+
 struct Sixteen { uint64_t a, b; };
 template <class T> void pick(const void* source, const int32_t* index, void* target, int64_t n) {
   const T* in = static_cast<const T*>(source);
@@ -87,7 +108,7 @@ template <class T> void pick(const void* source, const int32_t* index, void* tar
 }  // namespace
 
 TIERCEL_KERNEL_TABLE_IS(ResizeKernels, resize_kernels){
-    &gather_f32, &rows_f32,
+    &gather_f32, &rows_f32, &columns_f32,
     {&pick<uint8_t>, &pick<uint16_t>, &pick<uint32_t>, &pick<uint64_t>, &pick<Sixteen>}};
 
 }  // namespace tiercel::TIERCEL_ISA
