@@ -13,6 +13,7 @@
 #include "passes/fuse_conv.h"
 #include "passes/fuse_pointwise.h"
 #include "passes/fuse_matmul.h"
+#include "passes/fuse_norm.h"
 #include "passes/layout.h"
 #include "passes/movement.h"
 
@@ -29,9 +30,11 @@ constexpr Pass kPasses[] = {
     {"simplify_shapes", 1, simplify_shapes},
     {"cancel_transposes", 1, cancel_transposes},
     {"fuse_activations", 2, fuse_activations},
+    {"fuse_norm", 2, fuse_norm},
     {"fuse_attention", 2, fuse_attention},
     {"fuse_conv", 2, fuse_conv},
     {"fuse_matmul", 2, fuse_matmul},
+    {"fuse_norm_neighbours", 2, fuse_norm_neighbours},
     {"layout", 99, layout},
     {"fuse_pointwise", 2, fuse_pointwise},
 };
