@@ -11,14 +11,25 @@ namespace {
 // Rounds of 64 columns are whole panels on every ISA, so a plan does not depend on it.
 constexpr int64_t kColumnRound = 64, kRowRound = 6;
 
+// With few columns most of a register tile would be padding. Chosen by k and n alone: a row may not depend on its batch.
+bool few_columns(const GemmProblem& p) { return p.n <= 4 && p.k >= 32 && p.a_k == 1; }
+
 }  // namespace
 
 double GemmProblem::flops() const {
   return 2.0 * static_cast<double>(batches.size()) * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
 }
 
-GemmRun::GemmRun(GemmProblem problem) : p_(std::move(problem)) {
-  if (p_.b_col == 1 || p_.n == 1) {
+void GemmRun::pack(const float* b, int64_t first, int64_t last, float* packed) const {
+  if (!dot_) return gemm().pack_b(b, p_.b_k, p_.b_col, p_.k, p_.n, first, last, packed);
+  for (int64_t j = first; j < last; ++j)
+    for (int64_t i = 0; i < p_.k; ++i) packed[j * p_.k + i] = b[i * p_.b_k + j * p_.b_col];
+}
+
+GemmRun::GemmRun(GemmProblem problem) : p_(std::move(problem)), dot_(few_columns(p_)) {
+  if (dot_) {
+    source_ = p_.b_k == 1 ? Source::kInPlace : Source::kPackOnce;
+  } else if (p_.b_col == 1 || p_.n == 1) {
     // Packing pays when many rows pass over a B that is big, or whose rows fall on the same cache sets.
     const bool big = p_.m >= 192 && p_.k * p_.n >= 65536, clash = p_.m >= 48 && p_.k >= 64 && p_.b_k >= 512 && p_.b_k % 256 == 0;
     source_ = big || clash ? Source::kPackOnce : Source::kInPlace;
@@ -29,7 +40,8 @@ GemmRun::GemmRun(GemmProblem problem) : p_(std::move(problem)) {
   plan();
 }
 
-GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem) : p_(std::move(problem)), source_(Source::kPacked) {
+GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem)
+    : p_(std::move(problem)), source_(Source::kPacked), dot_(few_columns(p_)) {
   // Each matrix of B once, in the order of its offsets.
   std::vector<int64_t> offsets;
   for (const GemmBatch& b : p_.batches) offsets.push_back(b.b);
@@ -38,13 +50,12 @@ GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem) : p_
   const int64_t floats = packed_floats();
   for (const GemmBatch& b : p_.batches)
     packed_at_.push_back((std::lower_bound(offsets.begin(), offsets.end(), b.b) - offsets.begin()) * floats);
-  const GemmKernels& g = gemm();
-  const std::string key = cat("gemm:", g.panel, ":", p_.k, "x", p_.n, ":", p_.b_k, ",", p_.b_col);
+  const std::string key = cat(dot_ ? "gemm_dot:" : "gemm:", gemm().panel, ":", p_.k, "x", p_.n, ":", p_.b_k, ",", p_.b_col);
   packed_ = ctx.pack(input, key, [&](const Tensor& t) {
     Buffer memory = allocate(static_cast<size_t>(std::max<int64_t>(floats * static_cast<int64_t>(offsets.size()), 1)) * 4);
     float* to = static_cast<float*>(memory.get());
     for (size_t i = 0; i < offsets.size(); ++i)
-      g.pack_b(t.as<float>() + offsets[i], p_.b_k, p_.b_col, p_.k, p_.n, 0, p_.n, to + static_cast<int64_t>(i) * floats);
+      pack(t.as<float>() + offsets[i], 0, p_.n, to + static_cast<int64_t>(i) * floats);
     return memory;
   });
   plan();
@@ -56,6 +67,12 @@ void GemmRun::plan() {
   const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const double bytes = 4.0 * static_cast<double>(n) * static_cast<double>(k);
   const double batches = static_cast<double>(std::max<size_t>(p_.batches.size(), 1));
+  if (dot_) {  // bandwidth: 256 KiB of A a task
+    block_m_ = std::min(m, round_up(std::max<int64_t>(65536 / k, 1), 8));
+    block_n_ = n;
+    tasks_m_ = ceil_div(m, block_m_);
+    return;
+  }
   copy_a_ = p_.a_k != 1 && p_.a_row == 1 && m * k >= 8192 && n >= 96;
   block_m_ = m;
   block_n_ = n;
@@ -121,7 +138,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
     const GemmBatch& at = p_.batches[static_cast<size_t>(batch)];
     const int64_t i = task % tasks_m_ * block_m_, j = task / tasks_m_ * block_n_;
     const float* ap = copy_a_ ? scratch + batch * a_floats + i * p_.k : a + at.a + i * p_.a_row;
-    const float* bp = panels ? panels + p_.k * j : b + at.b + j;
+    const float* bp = panels ? panels + p_.k * j : b + at.b + j * p_.b_col;
     GemmEpilogue e;
     GemmArgs x;
     x.m = std::min(block_m_, p_.m - i);
@@ -145,6 +162,10 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
       }
       x.epilogue = &e;
     }
+    if (dot_) {
+      x.b_row = panels ? p_.k : p_.b_col;
+      return g.dot(x);
+    }
     if (panels) {  // what this core is likely to take next
       const int64_t next = (task + worker.count()) / tasks_m_ * block_n_;
       if (next > j && next < p_.n) x.next_b = panels + p_.k * next;
@@ -158,7 +179,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
       if (batch == 0 || at != p_.batches[static_cast<size_t>(batch - 1)].b) {
         if (batch) worker.barrier();
         worker.parallel_for(ceil_div(p_.n, g.panel), std::max<int64_t>(1, 16384 / std::max<int64_t>(p_.k * g.panel, 1)), [&](int64_t first, int64_t last) {
-          g.pack_b(b + at, p_.b_k, p_.b_col, p_.k, p_.n, first * g.panel, std::min(last * g.panel, p_.n), b_scratch);
+          pack(b + at, first * g.panel, std::min(last * g.panel, p_.n), b_scratch);
         });
         worker.barrier();
       }
@@ -172,7 +193,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
       for (int64_t batch = first; batch < last; ++batch) {
         const int64_t at = p_.batches[static_cast<size_t>(batch)].b;
         if (batch == first || at != p_.batches[static_cast<size_t>(batch - 1)].b)
-          g.pack_b(b + at, p_.b_k, p_.b_col, p_.k, p_.n, 0, p_.n, mine);
+          pack(b + at, 0, p_.n, mine);
         for (int64_t t = 0; t < tasks; ++t) product(batch, t, mine);
       }
     });

@@ -65,10 +65,12 @@ class GemmRun {
  private:
   enum class Source { kPacked, kInPlace, kPackOnce, kPackEach };  // B: constant; as it lies; packed by the team; by each task
   void plan();
-  int64_t packed_floats() const { return gemm_packed_floats(gemm(), p_.k, p_.n); }
+  int64_t packed_floats() const { return dot_ ? p_.k * p_.n : gemm_packed_floats(gemm(), p_.k, p_.n); }
+  void pack(const float* b, int64_t first, int64_t last, float* packed) const;  // columns [first, last)
 
   GemmProblem p_;
   Source source_ = Source::kInPlace;
+  bool dot_ = false;                    // few columns: GemmKernels::dot, B packed as rows along k
   Buffer packed_;
   std::vector<int64_t> packed_at_;      // by batch, in floats
   bool copy_a_ = false;                 // A is brought into rows first

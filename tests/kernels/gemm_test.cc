@@ -170,3 +170,38 @@ TEST(gemm_packs_transposed) {
     }
   });
 }
+
+TEST(gemm_with_few_columns) {
+  for_each_isa([&](Isa isa) {
+    const GemmKernels& g = *gemm_for(isa);
+    for (int trial = 0; trial < 200; ++trial) {
+      const int64_t m = integer(1, 30), n = integer(1, 9), k = integer(0, 100);
+      const auto a = random_floats(m * (k + 2)), bt = random_floats(n * (k + 1)), bias = random_floats(n);
+      std::vector<float> b(k * n), want = random_floats(m * (n + 1)), got = want;
+      for (int64_t i = 0; i < k; ++i) for (int64_t j = 0; j < n; ++j) b[i * n + j] = bt[j * (k + 1) + i];
+      const float *ap = a.data(), *bp = b.data(), *tp = bt.data();
+      GemmEpilogue e;
+      e.add[0] = {bias.data(), 0, 1, 1};
+      e.activation.kind = ActivationKind::kTanh;
+      GemmArgs x;
+      x.m = m; x.n = n; x.k = k;
+      x.a = &ap; x.a_row = k + 2; x.b = &bp; x.b_row = n; x.c = want.data(); x.c_row = n + 1;
+      x.accumulate = trial % 2;
+      if (trial % 3) x.epilogue = &e;
+      scope() = cat("[", isa_name(isa), " m=", m, " n=", n, " k=", k, "]");
+      reference::gemm(x);
+      x.b = &tp; x.b_row = k + 1; x.c = got.data();
+      g.dot(x);
+      CHECK_BELOW(max_error(got.data(), want.data(), want.size()), bound(k));
+      for (int64_t i = 0; i < m; ++i) {  // each row alone
+        std::vector<float> row(got.size(), 0);
+        GemmArgs y = x;
+        const float* p = ap + i * (k + 2);
+        y.a = &p; y.m = 1; y.c = row.data(); y.accumulate = false;
+        if (x.accumulate) continue;
+        g.dot(y);
+        CHECK(std::memcmp(row.data(), &got[i * (n + 1)], n * 4) == 0);
+      }
+    }
+  });
+}

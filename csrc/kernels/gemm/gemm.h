@@ -50,6 +50,9 @@ struct GemmKernels {
   // columns, each [k][panel], the last one [k][round_up(rest, lanes)] with zeros beyond n. `first` is a multiple of panel.
   // Column j0 of a packed B (a multiple of panel) begins at packed + k * j0: so sub-ranges of columns are products, too.
   void (*pack_b)(const float* b, int64_t row, int64_t col, int64_t k, int64_t n, int64_t first, int64_t last, float* packed);
+  // The product with few columns: B lies as rows along k, element (k, j) at b[0][j * b_row + k], and a_k and count are 1. Each
+  // element is a sum of lanes(k), so it differs from gemm() in rounding; like it, it depends on k alone.
+  void (*dot)(const GemmArgs& args);
   // The epilogue alone, over C in place.
   void (*finish)(float* c, int64_t c_row, int64_t m, int64_t n, const GemmEpilogue& epilogue);
 };

@@ -1,7 +1,8 @@
 #include "kernels/gemm/gemm.h"
 
-#include "kernels/gemm/finish.h"
 #include "kernels/gemm/tile.h"
+
+#include "kernels/gemm/dot.h"
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -154,6 +155,6 @@ void finish(float* c, int64_t c_row, int64_t m, int64_t n, const GemmEpilogue& e
 
 }  // namespace
 
-TIERCEL_KERNEL_TABLE_IS(GemmKernels, gemm){kLanes, kPanel, &gemm, &pack_b, &finish};
+TIERCEL_KERNEL_TABLE_IS(GemmKernels, gemm){kLanes, kPanel, &gemm, &pack_b, &dot, &finish};
 
 }  // namespace tiercel::TIERCEL_ISA

@@ -45,6 +45,13 @@ struct Tile {
 inline F load_tail(const float* p, int64_t n) { return n == kLanes ? load(p) : load(p, n); }
 inline void store_tail(float* p, F x, int64_t n) { n == kLanes ? store(p, x) : store(p, x, n); }
 
+// Keeps a value in its register: low tiles would otherwise read B anew for each row.
+inline void keep(F& x) {
+#if defined(__x86_64__)
+  asm("" : "+x"(x.v));
+#endif
+}
+
 // Steps k .. k + U of the chains. Unit: A is contiguous along k, and k even: two steps an iteration leave fewer scalar
 // instructions, which take turns on the ports of the multiply-adds (worth 5 % of the peak). Masked: the last register of B
 // has `tail` columns; a packed B has zeros there instead.
@@ -58,6 +65,7 @@ inline __attribute__((always_inline)) void steps(F (&acc)[MR][NV], const float* 
     for (int v = 0; v < NV; ++v) {
       const float* q = b + u * b_row + v * kLanes;
       x[v] = Masked && v == NV - 1 ? load(q, tail) : load(q);
+      if (MR == 2 || MR == 3) keep(x[v]);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
