@@ -1,6 +1,7 @@
 #include "ops/gemm_run.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/gemm/plain.h"
 #include "kernels/transpose/transpose.h"
@@ -36,7 +37,8 @@ GemmRun::GemmRun(GemmProblem problem) : p_(std::move(problem)), dot_(few_columns
   } else {
     source_ = Source::kPackOnce;
   }
-  if (source_ == Source::kPackOnce && p_.batches.size() >= 8) source_ = Source::kPackEach;
+  if (source_ == Source::kPackOnce && !dot_ && static_cast<int64_t>(p_.batches.size()) * ceil_div(p_.n, kColumnRound) >= 12)
+    source_ = Source::kPackEach;
   plan();
 }
 
@@ -61,12 +63,11 @@ GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem)
   plan();
 }
 
-// Tasks: large enough to keep their part of B in cache over many rows, and enough of them for stealing to even out the team.
+// Blocks of C that the tasks compute: of the splits at hand the one with the least estimated time, at the speed and bandwidth of
+// an ordinary core, averaged over teams of two and four so that the split does not depend on the team.
 void GemmRun::plan() {
   const int64_t m = std::max<int64_t>(p_.m, 1), n = std::max<int64_t>(p_.n, 1), k = std::max<int64_t>(p_.k, 1);
-  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  const double bytes = 4.0 * static_cast<double>(n) * static_cast<double>(k);
-  const double batches = static_cast<double>(std::max<size_t>(p_.batches.size(), 1));
+  const int64_t batches = std::max<int64_t>(static_cast<int64_t>(p_.batches.size()), 1);
   if (dot_) {  // bandwidth: 256 KiB of A a task
     block_m_ = std::min(m, round_up(std::max<int64_t>(65536 / k, 1), 8));
     block_n_ = n;
@@ -74,37 +75,34 @@ void GemmRun::plan() {
     return;
   }
   copy_a_ = p_.a_k != 1 && p_.a_row == 1 && m * k >= 8192 && n >= 96;
-  block_m_ = m;
-  block_n_ = n;
-  const double wanted = std::clamp(std::max(flops * batches / 4e6, bytes / 2e5), 1.0, 32.0) / batches;
-  if (source_ != Source::kPackEach && wanted > 1) {
-    const int64_t widths[] = {round_up(n, kColumnRound), 256, 128, 64}, heights[] = {round_up(m, kRowRound), 288, 144, 72, 36};
-    double best = -1;
-    for (int64_t w : widths)
-      for (int64_t h : heights) {
-        if (w > round_up(n, kColumnRound) || h > round_up(m, kRowRound)) continue;
-        const double tasks = static_cast<double>(ceil_div(n, w) * ceil_div(m, h));
-        // Of the splits into enough tasks the one that reads least; failing that, the finest.
-        const double traffic = static_cast<double>(ceil_div(m, h)) * static_cast<double>(n) + static_cast<double>(ceil_div(n, w)) * static_cast<double>(m);
-        const double score = tasks >= wanted ? 1e30 / traffic : tasks;
-        if (score > best) {
-          best = score;
-          block_m_ = std::min(h, m);
-          block_n_ = std::min(w, n);
-        }
-      }
-  }
+  const double a_us = 4e-6 * static_cast<double>(m) * static_cast<double>(k) / 0.06, b_us = 4e-6 * static_cast<double>(k) * static_cast<double>(n) / 0.06;
+  const double work = static_cast<double>(batches) * std::max(2e-6 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / 0.2, 3 * b_us);
+  const auto rounds = [](double tasks, double threads) { return std::ceil(tasks / threads) * threads / tasks; };
+  double best = INFINITY;
+  for (int64_t w : {round_up(n, kColumnRound), int64_t{512}, int64_t{256}, int64_t{128}, int64_t{64}})
+    for (int64_t h : {round_up(m, kRowRound), int64_t{576}, int64_t{288}, int64_t{144}, int64_t{72}, int64_t{36}}) {
+      if (w > round_up(n, kColumnRound) || h > round_up(m, kRowRound)) continue;
+      if (source_ == Source::kPackEach && h < m) continue;
+      const int64_t across = ceil_div(n, w), down = ceil_div(m, h);
+      const double tasks = static_cast<double>(batches * across * down);
+      const double time = work * ((rounds(tasks, 2) + rounds(tasks, 4)) / 2 + 0.25 / tasks) + 0.3 * tasks +
+                          static_cast<double>(batches) * (static_cast<double>(down) * b_us + static_cast<double>(across) * a_us);
+      if (time >= best) continue;
+      best = time;
+      block_m_ = std::min(h, m);
+      block_n_ = std::min(w, n);
+    }
   tasks_m_ = ceil_div(m, block_m_);
   tasks_n_ = ceil_div(n, block_n_);
   // Small products of a batch go several at a time.
-  const double each = flops / static_cast<double>(tasks_m_ * tasks_n_);
-  grain_ = std::clamp<int64_t>(static_cast<int64_t>(1e6 / std::max(each, 1.0)), 1, 256);
+  const double each = work / static_cast<double>(batches * tasks_m_ * tasks_n_);
+  grain_ = std::clamp<int64_t>(static_cast<int64_t>(5 / std::max(each, 0.01)), 1, 256);
 }
 
 int64_t GemmRun::workspace(int threads) const {
   int64_t floats = copy_a_ ? static_cast<int64_t>(p_.batches.size()) * round_up(p_.m * p_.k, 16) : 0;
   if (source_ == Source::kPackOnce) floats += packed_floats();
-  if (source_ == Source::kPackEach) floats += threads * round_up(packed_floats(), 16);
+  if (source_ == Source::kPackEach) floats += threads * task_floats();
   return 4 * floats;
 }
 
@@ -134,11 +132,13 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
     worker.barrier();
   }
   const bool finish = alpha != 1 || add0 || add1 || activation;
-  const auto product = [&](int64_t batch, int64_t task, const float* panels) {
+  const int64_t tasks = tasks_m_ * tasks_n_;
+  // One block of C. `panels`: the packed columns that it takes; null: B in place. `next`: those that this core is likely to take next.
+  const auto product = [&](int64_t batch, int64_t task, const float* panels, const float* next) {
     const GemmBatch& at = p_.batches[static_cast<size_t>(batch)];
     const int64_t i = task % tasks_m_ * block_m_, j = task / tasks_m_ * block_n_;
     const float* ap = copy_a_ ? scratch + batch * a_floats + i * p_.k : a + at.a + i * p_.a_row;
-    const float* bp = panels ? panels + p_.k * j : b + at.b + j * p_.b_col;
+    const float* bp = panels ? panels : b + at.b + j * p_.b_col;
     GemmEpilogue e;
     GemmArgs x;
     x.m = std::min(block_m_, p_.m - i);
@@ -151,6 +151,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
     x.b_row = panels ? 0 : std::max<int64_t>(p_.b_k, 1);
     x.c = c + at.c + i * p_.c_row + j;
     x.c_row = p_.c_row;
+    x.next_b = next;
     if (finish) {
       e.alpha = alpha;
       e.activation = activation;
@@ -166,13 +167,13 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
       x.b_row = panels ? p_.k : p_.b_col;
       return g.dot(x);
     }
-    if (panels) {  // what this core is likely to take next
-      const int64_t next = (task + worker.count()) / tasks_m_ * block_n_;
-      if (next > j && next < p_.n) x.next_b = panels + p_.k * next;
-    }
     g.gemm(x);
   };
-  const int64_t tasks = tasks_m_ * tasks_n_;
+  // The same out of all of B packed.
+  const auto packed_product = [&](int64_t batch, int64_t task, const float* panels) {
+    const int64_t j = task / tasks_m_ * block_n_, next = (task + worker.count()) / tasks_m_ * block_n_;
+    product(batch, task, panels + p_.k * j, next > j && next < p_.n ? panels + p_.k * next : nullptr);
+  };
   if (source_ == Source::kPackOnce) {
     for (int64_t batch = 0; batch < batches; ++batch) {
       const int64_t at = p_.batches[static_cast<size_t>(batch)].b;
@@ -184,23 +185,27 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
         worker.barrier();
       }
       worker.parallel_for(tasks, grain_, [&](int64_t first, int64_t last) {
-        for (int64_t t = first; t < last; ++t) product(batch, t, b_scratch);
+        for (int64_t t = first; t < last; ++t) packed_product(batch, t, b_scratch);
       });
     }
-  } else if (source_ == Source::kPackEach) {
-    float* mine = b_scratch + worker.index() * round_up(packed_floats(), 16);
-    worker.parallel_for(batches, grain_, [&](int64_t first, int64_t last) {
-      for (int64_t batch = first; batch < last; ++batch) {
+  } else if (source_ == Source::kPackEach) {  // all rows of a few columns, which stay in this core's cache
+    float* mine = b_scratch + worker.index() * task_floats();
+    worker.parallel_for(batches * tasks_n_, grain_, [&](int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t) {
+        const int64_t batch = t / tasks_n_, j = t % tasks_n_ * block_n_, n = std::min(block_n_, p_.n - j);
         const int64_t at = p_.batches[static_cast<size_t>(batch)].b;
-        if (batch == first || at != p_.batches[static_cast<size_t>(batch - 1)].b)
-          pack(b + at, 0, p_.n, mine);
-        for (int64_t t = 0; t < tasks; ++t) product(batch, t, mine);
+        if (t == first || tasks_n_ > 1 || at != p_.batches[static_cast<size_t>(batch - 1)].b)
+          g.pack_b(b + at + j * p_.b_col, p_.b_k, p_.b_col, p_.k, n, 0, n, mine);
+        product(batch, t % tasks_n_, mine, nullptr);
       }
     });
   } else {
     worker.parallel_for(batches * tasks, grain_, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t)
-        product(t / tasks, t % tasks, source_ == Source::kPacked ? packed + packed_at_[static_cast<size_t>(t / tasks)] : nullptr);
+      for (int64_t t = first; t < last; ++t) {
+        const int64_t batch = t / tasks;
+        if (source_ == Source::kPacked) packed_product(batch, t % tasks, packed + packed_at_[static_cast<size_t>(batch)]);
+        else product(batch, t % tasks, nullptr, nullptr);
+      }
     });
   }
 }

@@ -66,6 +66,7 @@ class GemmRun {
   enum class Source { kPacked, kInPlace, kPackOnce, kPackEach };  // B: constant; as it lies; packed by the team; by each task
   void plan();
   int64_t packed_floats() const { return dot_ ? p_.k * p_.n : gemm_packed_floats(gemm(), p_.k, p_.n); }
+  int64_t task_floats() const { return round_up(p_.k * round_up(block_n_, gemm().lanes), 16); }  // B of one task, packed
   void pack(const float* b, int64_t first, int64_t last, float* packed) const;  // columns [first, last)
 
   GemmProblem p_;
