@@ -25,7 +25,7 @@ RecurrentKind kind_of(const Node& node) {
 }
 
 void infer(InferContext& ctx) {
-  check_real(ctx, kX);
+  for (const int required : {kX, kW, kR}) check_real(ctx, required);
   const std::string direction = ctx.node.attr_string("direction", "forward");
   ctx.check(direction == "forward" || direction == "reverse" || direction == "bidirectional",
             "direction should be forward, reverse or bidirectional, got \"", direction, "\"");
@@ -34,7 +34,7 @@ void infer(InferContext& ctx) {
   const int gates = gates_of(kind_of(ctx.node));
   const Dim directions = direction == "bidirectional" ? 2 : 1;
   Dim steps = ctx.fresh(), batch = ctx.fresh(), inputs = ctx.fresh(), hidden = ctx.node.attr_int("hidden_size", 0);
-  ctx.check(hidden >= 0, "hidden_size should be positive, got ", hidden);
+  ctx.check(hidden >= 0 && hidden <= INT32_MAX, "hidden_size should be positive and below 2^31, got ", hidden);
   if (hidden == 0) hidden = ctx.fresh();
   if (ctx.ranked(kX)) {
     const Shape& x = ctx.shape(kX);

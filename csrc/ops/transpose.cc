@@ -8,8 +8,15 @@ void infer(InferContext& ctx) {
   ctx.input(0);
   const auto perm = ctx.node.attr_ints("perm");
   const bool given = ctx.node.has("perm") && !perm.empty();
+  const auto n = static_cast<int64_t>(perm.size());
+  ctx.check(n <= kMaxRank, "perm has ", n, " entries; at most ", kMaxRank, " are supported");
+  bool seen[kMaxRank] = {};
+  for (const int64_t p : perm) {
+    ctx.check(p >= 0 && p < n && !seen[p], "perm is not a permutation of 0 to ", n - 1, ": it has ", p);
+    seen[p] = true;
+  }
   if (!ctx.ranked(0)) {
-    if (given && perm.size() <= kMaxRank) return ctx.set_output(0, ctx.dtype(0), fresh_shape(ctx, static_cast<int>(perm.size())));
+    if (given) return ctx.set_output(0, ctx.dtype(0), fresh_shape(ctx, static_cast<int>(n)));
     return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
   }
   const Shape& s = ctx.shape(0);
@@ -17,14 +24,8 @@ void infer(InferContext& ctx) {
   if (!given) {
     std::reverse_copy(s.begin(), s.end(), &r[0]);
   } else {
-    ctx.check(static_cast<int>(perm.size()) == s.rank(), "perm has ", perm.size(), " entries for an input of rank ", s.rank());
-    bool seen[kMaxRank] = {};
-    for (int i = 0; i < s.rank(); ++i) {
-      const int64_t p = perm[static_cast<size_t>(i)];
-      ctx.check(p >= 0 && p < s.rank() && !seen[p], "perm is not a permutation of 0 to ", s.rank() - 1, ": entry ", i, " is ", p);
-      seen[p] = true;
-      r[i] = s[static_cast<int>(p)];
-    }
+    ctx.check(n == s.rank(), "perm has ", n, " entries for an input of rank ", s.rank());
+    for (int i = 0; i < s.rank(); ++i) r[i] = s[static_cast<int>(perm[static_cast<size_t>(i)])];
   }
   ctx.set_output(0, ctx.dtype(0), r);
   if (s.rank() <= 1)

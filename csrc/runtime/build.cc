@@ -85,6 +85,8 @@ class Builder {
       s.index = static_cast<int>(i);
       s.type = k.kind == Kind::kTensor && !k.empty ? Type::tensor(k.dtype, k.shape) : v->type;
       if (!k.empty) s.type.kind = k.kind;  // an optional left empty stays one
+      else if (v->type.is_tensor() || v->type.kind == Kind::kSequence)
+        fail(Code::kInvalidArgument, "input \"", v->name, "\" of graph \"", graph_.name, "\" is given nothing; it takes a ", v->type.str());
       if (s.type.dtype == DType::kUndefined) s.type.dtype = v->type.dtype;
       infos_[v->id].type = s.type;
       if (k.kind != Kind::kTensor || k.empty || k.dtype == DType::kString) s.storage = Storage::kDynamic;
