@@ -80,6 +80,9 @@ class SessionImpl {
       const Type& t = model.graph->outputs()[i]->type;
       if (outputs[i].type.dtype == DType::kUndefined) outputs[i].type = t;
       else if (!outputs[i].type.ranked && t.ranked) { outputs[i].type.ranked = true; outputs[i].type.shape = t.shape; }
+      else if (t.ranked && t.shape.rank() == outputs[i].type.shape.rank())
+        for (int axis = 0; axis < t.shape.rank(); ++axis)
+          if (!is_symbol(t.shape[axis])) outputs[i].type.shape[axis] = t.shape[axis];
     }
   }
   bool static_inputs() const {

@@ -40,7 +40,7 @@ from tiercel.session import InferenceSession, ModelMetadata, NodeArg
 if TYPE_CHECKING:
     from tiercel.binding import IOBinding, SessionIOBinding
     from tiercel.compat import install_as_onnxruntime
-    from tiercel.values import OrtDevice, OrtMemoryInfo, OrtValue, OrtValueVector
+    from tiercel.values import OrtDevice, OrtMemoryInfo, OrtValue, OrtValueVector, copy_tensors
 
 __version__: str = _core.__version__
 
@@ -52,6 +52,7 @@ _LAZY = {
     "OrtValue": "tiercel.values",
     "OrtValueVector": "tiercel.values",
     "SessionIOBinding": "tiercel.binding",
+    "copy_tensors": "tiercel.values",
     "install_as_onnxruntime": "tiercel.compat",
 }
 
@@ -87,6 +88,7 @@ __all__ = [
     "SessionOptions",
     "__version__",
     "build_info",
+    "copy_tensors",
     "disable_telemetry_events",
     "enable_telemetry_events",
     "errors",

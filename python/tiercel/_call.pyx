@@ -6,7 +6,7 @@ tiercel._core, which converts.
 """
 cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Values
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_Destructor, PyCapsule_GetPointer, PyCapsule_New
@@ -136,7 +136,7 @@ cdef class Session:
     # The shapes of the last call and the output types they gave.
     cdef int key_size
     cdef int64_t[KEY] key
-    cdef tiercel_type* types
+    cdef bytes types           # tiercel_type by slot; replaced as a whole, since other threads may be reading it
 
     def __dealloc__(self):
         self._unload()
@@ -148,9 +148,7 @@ cdef class Session:
             with nogil:
                 api.session_free(handle)
         free(self.in_typenum)
-        free(self.types)
         self.in_typenum = NULL
-        self.types = NULL
 
     def _load(self, model, str folder, list options):
         """Loads a path (str) or bytes, with (key, value) options of ``tiercel_options_set``. Not to be called twice."""
@@ -201,8 +199,7 @@ cdef class Session:
         self.n_in = <int>api.session_num_inputs(self.handle)
         self.n_out = <int>api.session_num_outputs(self.handle)
         self.in_typenum = <int*>calloc(3 * self.n_in + 1, sizeof(int))
-        self.types = <tiercel_type*>calloc(self.n_out + 1, sizeof(tiercel_type))
-        if self.in_typenum == NULL or self.types == NULL:
+        if self.in_typenum == NULL:
             raise MemoryError()
         self.in_dtype = self.in_typenum + self.n_in
         self.in_kind = self.in_dtype + self.n_in
@@ -350,15 +347,15 @@ cdef class Session:
                 outs[i].mode = TIERCEL_VALUE
 
         # An array for each output whose shape is known, the engine's own value for the others.
-        cdef bint known = self._output_types(ins)
+        cdef bytes types = self._output_types(ins)
         cdef list results = [None] * self.n_out
         cdef tiercel_type* t
         cdef int axis
         for i in range(self.n_out):
             outs[i].value = NULL
-            if not known or outs[i].mode == TIERCEL_NONE:
+            if types is None or outs[i].mode == TIERCEL_NONE:
                 continue
-            t = &self.types[i]
+            t = <tiercel_type*>PyBytes_AS_STRING(types) + i
             if t.kind != TIERCEL_TENSOR or t.rank < 0 or typenum[t.dtype] < 0:
                 continue
             for axis in range(t.rank):
@@ -410,20 +407,20 @@ cdef class Session:
         arg.mode = TIERCEL_VALUE
         arg.value = <tiercel_value*>PyCapsule_GetPointer(capsule, "tiercel.value")
 
-    cdef bint _output_types(self, tiercel_arg* ins) except -1:
-        """Sets self.types for the shapes of the inputs; False when they do not decide."""
+    cdef bytes _output_types(self, tiercel_arg* ins):
+        """The output types for the shapes of the inputs (tiercel_type by slot); None when shapes alone do not decide."""
         cdef int64_t[KEY] key
         cdef int i, n = 0
         cdef tiercel_arg view
         cdef tiercel_status status
-        cdef tiercel_type[MANY] few
-        cdef tiercel_type* types = few
+        cdef bytes found
+        cdef tiercel_type* types
         if not self.plain:
-            return False
+            return None
         for i in range(self.n_in):
             view = ins[i]
             if view.mode == TIERCEL_VALUE and api.value_view(view.value, &view) != 0:
-                return False
+                return None
             if n + 1 + view.rank > KEY:
                 n = -1
                 break
@@ -431,23 +428,18 @@ cdef class Session:
             memcpy(key + n + 1, view.dims, view.rank * sizeof(int64_t))
             n += 1 + view.rank
         if n >= 0 and n == self.key_size and memcmp(key, self.key, n * sizeof(int64_t)) == 0:
-            return True
-        if self.n_out > MANY:
-            types = <tiercel_type*>malloc(self.n_out * sizeof(tiercel_type))
-            if types == NULL:
-                raise MemoryError()
+            return self.types
+        found = PyBytes_FromStringAndSize(NULL, self.n_out * sizeof(tiercel_type))
+        types = <tiercel_type*>PyBytes_AS_STRING(found)
         with nogil:
             status = api.session_output_types(self.handle, ins, types)
-        if status == 0:
-            memcpy(self.types, types, self.n_out * sizeof(tiercel_type))
-            self.key_size = n
-            if n > 0:
-                memcpy(self.key, key, n * sizeof(int64_t))
-        if types != few:
-            free(types)
         if status != 0:
             raise error_of(status)
-        return True
+        self.types = found
+        self.key_size = n
+        if n > 0:
+            memcpy(self.key, key, n * sizeof(int64_t))
+        return found
 
     cdef _use_given(self, tiercel_arg* outs, list wanted, list given, list results):
         cdef int i, slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import importlib.metadata
 import sys
@@ -99,15 +100,19 @@ def install_as_onnxruntime(force: bool = False) -> types.ModuleType:
     for child in (state, pybind, collection):
         setattr(capi, child.__name__.rpartition(".")[2], child)
 
+    backend = _module(f"{_NAME}.backend", "tiercel.backend, imported when used: it needs the onnx package.")
+    backend.__getattr__ = lambda name: getattr(importlib.import_module("tiercel.backend"), name)  # type: ignore[method-assign]
+
     root = _module(_NAME, "Tiercel under the name of onnxruntime.", package=True)
     _fill(root, tiercel, options)
     root.capi = capi  # type: ignore[attr-defined]
+    root.backend = backend  # type: ignore[attr-defined]
     root.__version__ = ONNXRUNTIME_API  # type: ignore[attr-defined]
     root.__author__ = "Tiercel"  # type: ignore[attr-defined]
     root._is_tiercel = True  # type: ignore[attr-defined]
     root.__getattr__ = tiercel.__getattr__  # type: ignore[method-assign]
 
-    for module in (root, capi, state, pybind, collection):
+    for module in (root, backend, capi, state, pybind, collection):
         sys.modules[module.__name__] = module
     if not any(isinstance(f, _Finder) for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -261,7 +261,27 @@ class InferenceSession(_Session):
         be; counts of ``programs``, ``instructions`` and ``barriers``."""
         return _core.session_memory(self._handle())
 
+    def create_ortvalue_from_shape_and_type(
+        self, shape: Sequence[int], element_type: Any, device_type: str = "cpu", device_id: int = 0, vendor_id: int = -1
+    ) -> OrtValue:
+        """As ``OrtValue.ortvalue_from_shape_and_type``."""
+        from tiercel.values import OrtValue
+
+        return OrtValue.ortvalue_from_shape_and_type(shape, element_type, device_type, device_id, vendor_id)
+
     # ---- onnxruntime's, without a meaning here
+
+    @property
+    def _sess(self) -> InferenceSession:
+        return self
+
+    @property
+    def _model_path(self) -> str | None:
+        return self._arguments[0] if isinstance(self._arguments[0], str) else None
+
+    @property
+    def _model_bytes(self) -> bytes | None:
+        return self._arguments[0] if isinstance(self._arguments[0], bytes) else None
 
     def get_tuning_results(self) -> list[Any]:
         """``[]``."""

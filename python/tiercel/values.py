@@ -242,6 +242,10 @@ class OrtValue:
     def _get_c_value(self) -> OrtValue:
         return self
 
+    @property
+    def _ortvalue(self) -> OrtValue:
+        return self
+
     def __repr__(self) -> str:
         shape = f" {self.shape()}" if self.is_tensor() else ""
         return f"OrtValue({self.data_type() or 'nothing'}{shape})"
@@ -252,6 +256,14 @@ def _tidy(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return np.require(np.asarray(array), requirements=["C", "A"])
+
+
+def copy_tensors(src: Sequence[OrtValue], dst: Sequence[OrtValue], stream: Any = None) -> None:
+    """Copies each tensor of src into the one of dst at the same place. Raises ``InvalidArgument`` when sizes differ."""
+    if len(src) != len(dst):
+        raise errors.InvalidArgument(f"copy_tensors: {len(src)} sources for {len(dst)} destinations")
+    for a, b in zip(src, dst, strict=True):
+        b.update_inplace(a)
 
 
 class OrtValueVector(list[OrtValue]):

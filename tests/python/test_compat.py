@@ -86,6 +86,14 @@ except AttributeError:
     ]
 
 
+def test_backend_module() -> None:
+    installed("""
+assert "tiercel.backend" not in sys.modules
+import onnxruntime.backend as backend
+np.testing.assert_array_equal(backend.run_model(__import__("onnx").load_from_string(data), [x])[0], x.T)
+""")
+
+
 def test_pickles() -> None:
     installed("""
 import pickle, onnxruntime

@@ -87,7 +87,7 @@ def test_surface_is_complete() -> None:
         "OrtArenaCfg", "OrtCompileApiFlags", "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtEpAssignedNode",
         "OrtEpAssignedSubgraph", "OrtEpContextData", "OrtEpContextDataBuffer", "OrtEpDevice", "OrtAllocatorType",
         "OrtExecutionProviderDevicePolicy", "OrtExternalInitializerInfo", "OrtHardwareDevice", "OrtHardwareDeviceType",
-        "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSyncStream", "copy_tensors", "create_and_register_allocator",
+        "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSyncStream", "create_and_register_allocator",
         "create_and_register_allocator_v2", "get_ep_devices", "register_execution_provider_library",
         "unregister_execution_provider_library", "cuda_version",
         # adapters, compiled models, packages, sparse values
@@ -106,7 +106,7 @@ def test_surface_is_complete() -> None:
             "clear_ep_context_data_read_func", "set_load_cancellation_flag", "set_provider_selection_policy",
             "set_provider_selection_policy_delegate", "add_active_adapter", "ort_value_from_sparse_tensor",
             "get_input_epdevices", "get_provider_graph_assignment_info", "release_captured_graph",
-            "create_ortvalue_from_shape_and_type", "run_with_ortvaluevector",
+            "run_with_ortvaluevector",
         }, cls  # fmt: skip
 
 

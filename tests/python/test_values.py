@@ -168,3 +168,17 @@ def test_device(lib: Any) -> None:
     assert (d.device_id(), d.device_type(), d.device_mem_type(), d.device_vendor_id()) == (0, 0, 0, 0)
     with pytest.raises(Exception, match="nonsense"):
         lib.OrtDevice.make("nonsense", 0)
+
+
+def test_copy_tensors() -> None:
+    a, b = (tiercel.OrtValue.ortvalue_from_numpy(X.copy()) for _ in range(2))
+    a.update_inplace(X + 1)
+    tiercel.copy_tensors([a], [b])
+    np.testing.assert_array_equal(b.numpy(), X + 1)
+    with pytest.raises(InvalidArgument):
+        tiercel.copy_tensors([a], [])
+
+
+def test_values_made_by_a_session(lib: Any) -> None:
+    made = lib.InferenceSession(model(TURN)).create_ortvalue_from_shape_and_type([2, 3], np.float32, "cpu")
+    assert made.shape() == [2, 3]
