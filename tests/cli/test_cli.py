@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from tiercel import cli
 from tiercel.cli import compare, profile, text
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+import onnx
 import torch
 import transformers as hf
 from torch import nn
 from torch.nn import functional as F
-
-import onnx
 
 DATA = Path(__file__).parent / "data"
 LARGEST = 300 << 10  # bytes of a file

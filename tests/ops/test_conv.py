@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from oracle import against_onnxruntime, check
 
+from oracle import against_onnxruntime, check
 from tiercel import _core
 
 RNG = np.random.default_rng(7)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from oracle import check
 
 RNG = np.random.default_rng(7)

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import check, compare, one_node
 
 import tiercel
+from oracle import check, compare, one_node
 
 RNG = np.random.default_rng(6)
 

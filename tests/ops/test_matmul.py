@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from oracle import check, compare, one_node
 
 import tiercel
+from oracle import check, compare, one_node
 
 RNG = np.random.default_rng(5)
 FORMS = [

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
+
 from oracle import check, evaluate, one_node
 
 RNG = np.random.default_rng(7)

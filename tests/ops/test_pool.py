@@ -1,8 +1,9 @@
 """The pools against onnx's reference evaluator (and numpy where that has none)."""
 
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 from oracle import against_onnxruntime, check
 
 RNG = np.random.default_rng(11)

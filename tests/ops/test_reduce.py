@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
+
 from oracle import check, one_node
 
 OPS = ["Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare"]

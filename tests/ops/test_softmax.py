@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from oracle import check
 
 RNG = np.random.default_rng(2)
