@@ -14,7 +14,7 @@ void Worker::wait_for_all() {
   } else {
     for (int spins = 0; s.phase.load(std::memory_order_acquire) == phase; ++spins) {
       if (s.failed.load(std::memory_order_relaxed)) throw TeamAborted();
-      if (spins < 8192) cpu_relax();
+      if (spins < kSpins) cpu_relax();
       else sched_yield();  // more threads than processors: let the one we wait for run
     }
   }

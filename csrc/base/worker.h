@@ -17,6 +17,9 @@ inline void cpu_relax() {
 #endif
 }
 
+// Pauses to wait for another thread before giving way to whoever wants the processor: 10 to 20 us.
+inline constexpr int kSpins = 300;
+
 // Thrown out of barrier() in the other threads when one thread of the team has thrown.
 struct TeamAborted {};
 

@@ -10,12 +10,10 @@
 namespace tiercel {
 namespace {
 
-// A node runs on all threads when one thread would need longer than this; a barrier costs well below a microsecond.
-constexpr double kParallelUs = 3;
-constexpr double kFlopsPerUs = 60e3, kBytesPerUs = 12e3;
+// A node runs on all threads when one thread would need longer than this; a barrier costs well below a microsecond. A Program
+// enters the team at all when that saves more than waking a sleeping thread may cost.
+constexpr double kParallelUs = 3, kTeamUs = 15;
 constexpr int64_t kFoldElements = 64 << 10;  // outputs of constant inputs up to this size are computed at build
-
-double estimate_us(const Cost& c) { return std::max(c.flops / kFlopsPerUs, c.bytes / kBytesPerUs); }
 
 class Builder {
  public:
@@ -33,6 +31,8 @@ class Builder {
     for (const auto& node : graph_.nodes()) add(*node);
     bind_outputs();
     lay_out();
+    if (p_.estimated_us < kTeamUs && p_.num_states == 0)
+      for (Instruction& ins : p_.instructions) ins.parallel = false;
     place_barriers();
     finish();
     return program_;

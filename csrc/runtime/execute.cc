@@ -100,7 +100,7 @@ void run_late(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext&
   if (p.kernel) {
     const Args args(f.table.data(), &f.program->operands[ins.first_slot], ins.num_inputs, state.workspace.get());
     double work = 0;
-    if (p.cost) work = std::max(p.cost->flops / 60e3, p.cost->bytes / 12e3);
+    if (p.cost) work = estimate_us(*p.cost);
     else for (const Type& t : p.outputs) if (t.static_shape()) work += static_cast<double>(t.shape.count()) / 2e3;
     if (!p.serial && work > 3) p.kernel->run(args, w);
     else if (w.index() == 0) { Worker one = alone(); p.kernel->run(args, one); }

@@ -44,6 +44,9 @@ struct Slot {
   Tensor constant;
 };
 
+// What an instruction of this cost takes on one thread: arithmetic at a modest rate, or traffic within the caches.
+inline double estimate_us(const Cost& c) { return std::max(c.flops / 60e3, c.bytes / 40e3); }
+
 enum class Mode : uint8_t {
   kKernel,  // prepared: shapes known
   kLate,    // shapes become known as it runs: inferred and prepared then

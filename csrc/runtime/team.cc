@@ -60,7 +60,7 @@ class Pool {
     if (sleeping_.load(std::memory_order_seq_cst)) wake_all(epoch_);
     work(0);
     for (int spins = 0; remaining_.load(std::memory_order_acquire); ++spins)
-      if (spins < 8192) cpu_relax();
+      if (spins < kSpins) cpu_relax();
       else std::this_thread::yield();
     if (error_) std::rethrow_exception(error_);
   }
