@@ -1,6 +1,6 @@
 #include "ops/numeric.h"
 
-#include "base/float_formats.h"
+#include "kernels/cast/half.h"
 
 namespace tiercel {
 namespace {
@@ -52,13 +52,13 @@ class HalfKernel final : public Kernel {
 }  // namespace
 
 void halves_to_floats(DType t, const void* from, float* to, int64_t n) {
-  if (t == DType::kFloat16) for (int64_t i = 0; i < n; ++i) to[i] = to_float(static_cast<const Half*>(from)[i]);
-  else for (int64_t i = 0; i < n; ++i) to[i] = to_float(static_cast<const BFloat16*>(from)[i]);
+  const HalfKernels& k = half();
+  (t == DType::kFloat16 ? k.f16_to_f32 : k.bf16_to_f32)(static_cast<const uint16_t*>(from), to, n);
 }
 
 void floats_to_halves(DType t, const float* from, void* to, int64_t n) {
-  if (t == DType::kFloat16) for (int64_t i = 0; i < n; ++i) static_cast<Half*>(to)[i] = to_half(from[i]);
-  else for (int64_t i = 0; i < n; ++i) static_cast<BFloat16*>(to)[i] = to_bfloat16(from[i]);
+  const HalfKernels& k = half();
+  (t == DType::kFloat16 ? k.f32_to_f16 : k.f32_to_bf16)(from, static_cast<uint16_t*>(to), n);
 }
 
 void prepare_half(PrepareContext& ctx, PrepareFn prepare) {
