@@ -64,7 +64,8 @@ template <class C> void axis_taps(const Sampling& s, C normalised, int64_t exten
   const int taps = s.taps();
   if (!(std::fabs(x) < C(1e9))) x = std::isnan(x) ? C(-1e9) : x < 0 ? C(-1e9) : C(1e9);
   if (s.mode == Sampling::Mode::kNearest) x = std::nearbyint(x);
-  if (s.padding == Sampling::Padding::kBorder && (x < low || x > high)) x = std::clamp(x, C(0), length - 1);
+  // With cubic taps the border is where taps end, not where coordinates do: so PyTorch and onnxruntime have it.
+  if (s.padding == Sampling::Padding::kBorder && s.mode != Sampling::Mode::kCubic && (x < low || x > high)) x = std::clamp(x, C(0), length - 1);
   if (s.padding == Sampling::Padding::kReflection) x = reflect(x, low, high);
   const C floor = s.mode == Sampling::Mode::kNearest ? std::trunc(x) : std::floor(x), t = x - floor;
   const auto base = static_cast<int64_t>(floor);

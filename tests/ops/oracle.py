@@ -147,6 +147,20 @@ def check(
     return got
 
 
+def fails_everywhere(
+    match: str, op_type: str, inputs: Sequence[Any], attrs: dict[str, Any] | None = None, opset: int | None = None,
+    outputs: int | Sequence[bool] = 1,
+) -> None:
+    """The node is refused with a message that matches, alone and in a session."""
+    import pytest
+
+    model, feeds, names = one_node(op_type, inputs, attrs, opset, outputs=outputs)
+    with pytest.raises(Exception, match=match):
+        evaluate(model, inputs)
+    with pytest.raises(Exception, match=match):
+        tiercel.InferenceSession(model.SerializeToString()).run(names, feeds)
+
+
 def onnxruntime_result(
     op_type: str, inputs: Sequence[Any], attrs: dict[str, Any] | None = None, opset: int | None = None,
     outputs: int | Sequence[bool] = 1,
