@@ -18,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import onnx
 import torch
 import transformers as hf
+from architectures import Positional, UNet, WaveNet
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,17 +30,6 @@ MODELS: dict[str, Callable[[], None]] = {}
 def model(function: Callable[[], None]) -> Callable[[], None]:
     MODELS[function.__name__] = function
     return function
-
-
-class Positional(nn.Module):
-    """A transformers model as a module of positional inputs that returns its first output."""
-
-    def __init__(self, inner: nn.Module, *names: str, **options: Any) -> None:
-        super().__init__()
-        self.inner, self.names, self.options = inner, names, options
-
-    def forward(self, *args: torch.Tensor) -> torch.Tensor:
-        return self.inner(**dict(zip(self.names, args, strict=True)), **self.options, return_dict=False)[0]
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -244,61 +234,14 @@ def llama() -> None:
 
 @model
 def unet() -> None:
-    def block(i: int, o: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(2, o), nn.SiLU(),
-            nn.Conv2d(o, o, 3, padding=1), nn.GroupNorm(2, o), nn.SiLU(),
-        )  # fmt: skip
-
-    class UNet(nn.Module):
-        def __init__(self, c: int = 4) -> None:
-            super().__init__()
-            self.down = nn.ModuleList([block(3, c), block(c, 2 * c)])
-            self.middle = block(2 * c, 4 * c)
-            self.rise = nn.ModuleList(
-                [nn.ConvTranspose2d(4 * c, 2 * c, 4, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")]
-            )
-            self.up = nn.ModuleList([block(4 * c, 2 * c), block(3 * c, c)])
-            self.out = nn.Conv2d(c, 3, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            kept = []
-            for b in self.down:
-                x = b(x)
-                kept.append(x)
-                x = F.max_pool2d(x, 2)
-            x = self.middle(x)
-            for rise, b in zip(self.rise, self.up, strict=True):
-                x = b(torch.cat([rise(x), kept.pop()], 1))
-            return self.out(x)
-
-    export("unet", UNet(), (torch.randn(1, 3, 16, 24),), ["x"], {"x": {0: "n", 2: "h", 3: "w"}})
+    m = UNet(width=4, levels=2, groups=2)
+    export("unet", m, (torch.randn(1, 3, 16, 24),), ["x"], {"x": {0: "n", 2: "h", 3: "w"}})
 
 
 @model
 def wavenet() -> None:
-    class WaveNet(nn.Module):
-        def __init__(self, c: int = 12, skip: int = 20, layers: int = 4, stacks: int = 2, q: int = 16) -> None:
-            super().__init__()
-            self.dilations = [2**i for _ in range(stacks) for i in range(layers)]
-            self.first = nn.Conv1d(q, c, 1)
-            self.filters = nn.ModuleList(nn.Conv1d(c, c, 2, dilation=d) for d in self.dilations)
-            self.gates = nn.ModuleList(nn.Conv1d(c, c, 2, dilation=d) for d in self.dilations)
-            self.residuals = nn.ModuleList(nn.Conv1d(c, c, 1) for _ in self.dilations)
-            self.skips = nn.ModuleList(nn.Conv1d(c, skip, 1) for _ in self.dilations)
-            self.last = nn.Sequential(nn.ReLU(), nn.Conv1d(skip, skip, 1), nn.ReLU(), nn.Conv1d(skip, q, 1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            h = self.first(x)
-            total: Any = 0
-            for d, f, g, r, s in zip(self.dilations, self.filters, self.gates, self.residuals, self.skips, strict=True):
-                p = F.pad(h, (d, 0))
-                z = torch.tanh(f(p)) * torch.sigmoid(g(p))
-                total = total + s(z)
-                h = h + r(z)
-            return self.last(total)
-
-    export("wavenet", WaveNet(), (torch.randn(1, 16, 50),), ["x"], {"x": {0: "n", 2: "t"}})
+    m = WaveNet(channels=12, skip=20, layers=4, stacks=2, q=16)
+    export("wavenet", m, (torch.randn(1, 16, 50),), ["x"], {"x": {0: "n", 2: "t"}})
 
 
 @model

@@ -101,13 +101,16 @@ def inputs_file(feeds: Mapping[str, Any]) -> Iterator[Path]:
         yield path
 
 
-def check(engines: Sequence[str], model: str | Path, inputs: Path, threads: int) -> list[Result]:
-    """Runs each engine once and compares its outputs with the first one's."""
+def check(
+    engines: Sequence[str], model: str | Path, inputs: Path, threads: int, folder: Path | None = None
+) -> list[Result]:
+    """Runs each engine once and compares its outputs with the first one's. folder: for the outputs, that of `inputs`
+    by default."""
     results, outputs = [], {}
     for engine in engines:
         result = Result(engine)
         results.append(result)
-        saved = inputs.with_name(f"outputs_{engine}.npz")
+        saved = (folder or inputs.parent) / f"outputs_{engine}.npz"
         try:
             measure(engine, model, inputs, threads, 0, saved)
         except MeasurementError as e:
