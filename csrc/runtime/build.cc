@@ -365,8 +365,11 @@ class Builder {
     for (size_t id = 0; id < last.size(); ++id)
       if (last[id] >= 0 && p_.slots[id].storage == Storage::kDynamic)
         p_.instructions[last[id]].release.push_back(static_cast<int>(id));
-    for (const Instruction& ins : p_.instructions)
+    for (const Instruction& ins : p_.instructions) {
       p_.parallel |= ins.mode == Mode::kEval ? (ins.row->flags & kCollective) != 0 : ins.parallel;
+      p_.open_cost |= ins.mode != Mode::kKernel;
+    }
+    p_.open_cost &= p_.estimated_us < kTeamUs;
     for (size_t id = 0; id < p_.slots.size(); ++id) {
       const Slot& s = p_.slots[id];
       if (s.storage == Storage::kInput) p_.input_slots.emplace_back(static_cast<int>(id), s.index);

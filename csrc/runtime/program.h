@@ -87,7 +87,9 @@ class Program {
   int num_states = 0, barriers = 0;
   std::vector<const Value*> droppable; // constants whose data no kernel reads
   bool parallel = false;               // is there anything for a team to do?
-  double estimated_us = 0;             // on one thread
+  double estimated_us = 0;             // on one thread, of the instructions whose shapes are known
+  bool open_cost = false;              // others decide their cost as they run: bodies, shapes out of data
+  mutable std::atomic<float> last_us{0};  // of the last run, where the cost is open
 };
 
 // What a build needs from the session.

@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 
 #include "onnx/onnx.h"
@@ -215,11 +216,19 @@ void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> 
   context.bodies = &bodies;
   if (s.profile) ++s.profile->runs;
   auto body = [&](Worker& w) { execute(*frame, w, context); };
-  if (program->parallel && s.threads > 1) {
+  // A run whose cost only time can tell goes on the team when the last one was long.
+  constexpr float kTeamRunUs = 100;
+  const bool team = program->parallel && s.threads > 1 && (!program->open_cost || program->last_us.load(std::memory_order_relaxed) > kTeamRunUs);
+  const auto begin = program->open_cost ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+  if (team) {
     Team::run(s.threads, body);
   } else {
     Worker one;
     body(one);
+  }
+  if (program->open_cost) {
+    const std::chrono::duration<float, std::micro> took = std::chrono::steady_clock::now() - begin;
+    program->last_us.store(took.count() * (team ? 2 : 1), std::memory_order_relaxed);
   }
   collect_outputs(*frame, outputs);
   frame.done();
