@@ -7,6 +7,9 @@
 #include <math.h>
 
 #include "simd/vec.h"
+#if defined(TIERCEL_ISA_AVX512)
+#include "simd/piecewise_avx512.h"
+#endif
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -86,12 +89,46 @@ inline F log1p_unit(F x) {
 
 inline F sigmoid(F x) { return set1(1.0f) / (set1(1.0f) + exp(-x)); }
 
+#if defined(TIERCEL_ISA_AVX512)
+// The polynomial of a's segment, one of 32 of the given width: a permutation of two registers looks its coefficients up, so there
+// is neither an exponential nor a division. 0 <= a < 31.5 width.
+template <int rows> inline F piecewise(const float (&table)[rows][32], float width, F a) {
+  const F magic = set1(12582912.0f);
+  const F z = fma(a, set1(1.0f / width), magic);
+  const F u = fnma(z - magic, set1(width), a);
+  const auto coefficient = [&](int i) { return F{_mm512_permutex2var_ps(load(table[i]).v, bits(z).v, load(table[i] + 16).v)}; };
+  F p = coefficient(rows - 1);
+#pragma GCC unroll 8
+  for (int i = rows - 2; i >= 0; --i) p = fma(p, u, coefficient(i));
+  return p;
+}
+
+inline F tanh(F x) {
+  const F a = min(set1(9.3f), abs(x));
+  return with_sign(min(set1(1.0f), a * piecewise(kTanhTable, kTanhWidth, a)), x);
+}
+// x Phi(x) = max(x, 0) - |x| Phi(-|x|)
+inline F gelu_erf(F x) {
+  const F a = min(set1(6.39f), abs(x));
+  return fnma(a, piecewise(kGeluTable, kGeluWidth, a), max(zero(), x));
+}
+#else
 // (e^2x - 1) / (e^2x + 1) through expm1, which keeps the relative accuracy near zero.
 inline F tanh(F x) {
   const F a = abs(x);
   const F e = expm1(min(set1(20.0f), a + a));
   return with_sign(e / (e + set1(2.0f)), x);
 }
+
+// x Phi(x) = max(x, 0) - |x| Phi(-|x|), where Q fits log Phi(-t): one path, no division, no cancellation for negative x.
+inline F gelu_erf(F x) {
+  const F t = min(set1(6.5f), abs(x));
+  const F q = horner(t, -0x1.62e43p-1f, -0x1.98846ap-1f, -0x1.45f14ep-2f, -0x1.29dd1p-5f, 0x1.3c55dep-8f, -0x1.6909dcp-18f,
+                     -0x1.95e1bap-13f, 0x1.c1cb98p-15f, -0x1.06e1e4p-17f, 0x1.516c6ap-21f, -0x1.74ebaep-26f);
+  return fnma(t, exp_core(q), max(zero(), x));
+}
+
+#endif
 
 // Below 0.85 x + x P(x^2), above 1 - e^Q(|x|), where Q fits log(erfc).
 inline F erf(F x) {
@@ -102,14 +139,6 @@ inline F erf(F x) {
                      0x1.ab24d2p-13f);
   const F large = with_sign(set1(1.0f) - exp_core(q), x);
   return select(lt(a, set1(0.85f)), fma(x, p, x), select(is_nan(x), x, large));
-}
-
-// x Phi(x) = max(x, 0) - |x| Phi(-|x|), where Q fits log Phi(-t): one path, no division, no cancellation for negative x.
-inline F gelu_erf(F x) {
-  const F t = min(set1(6.5f), abs(x));
-  const F q = horner(t, -0x1.62e43p-1f, -0x1.98846ap-1f, -0x1.45f14ep-2f, -0x1.29dd1p-5f, 0x1.3c55dep-8f, -0x1.6909dcp-18f,
-                     -0x1.95e1bap-13f, 0x1.c1cb98p-15f, -0x1.06e1e4p-17f, 0x1.516c6ap-21f, -0x1.74ebaep-26f);
-  return fnma(t, exp_core(q), max(zero(), x));
 }
 
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3)
