@@ -3,9 +3,10 @@
     python bench/compare.py FOLDER [--engines onnxruntime openvino tiercel] [--threads 2] [--rounds 3] [--seconds 1]
                             [--models NAME ...] [--json FILE]
 
-FOLDER holds NAME.onnx with NAME.npz (inputs by name) beside: see bench/zoo.py. The first engine is the reference: outputs are compared with
-its before anything is timed (exit code 1 when Tiercel fails or differs by more than 1e-3 of the largest value), and ratios are its time over another's, the median of the rounds (above 1: the other is faster). Run
-nothing else on the machine meanwhile.
+FOLDER holds NAME.onnx with NAME.npz (inputs by name) beside: see bench/zoo.py. The first engine is the reference: outputs
+are compared with its before anything is timed, and ratios are its time over another's, the median of the rounds (above 1:
+the other is faster). Exit code 1: Tiercel failed, or differs by more than 1e-3 of an output's largest value. Run nothing
+else on the machine meanwhile.
 """
 
 from __future__ import annotations
