@@ -1,6 +1,7 @@
 #include "base/tensor.h"
 
 #include <atomic>
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 
@@ -56,23 +57,32 @@ Tensor Tensor::deferred(DType dtype, const Shape& shape, const void* bytes, Buff
   return t;
 }
 
+namespace {
+// Copies bytes out of a file map, giving its pages back on the way: the copy and its source are never both in memory.
+void take_bytes(const Tensor::Source& from, void* to, size_t n) {
+  constexpr size_t kStep = size_t{4} << 20;
+  for (size_t i = 0; i < n; i += kStep) {
+    const size_t step = std::min(kStep, n - i);
+    const char* source = static_cast<const char*>(from.data) + i;
+    std::memcpy(static_cast<char*>(to) + i, source, step);
+    release_pages(from.owner, source, step);
+  }
+}
+}  // namespace
+
 void* Tensor::materialise() const {
   auto* d = static_cast<Deferred*>(static_cast<Source*>(data_));
-  if (void* p = d->aligned.load(std::memory_order_acquire)) return p;
   std::call_once(d->once, [&] {
-    const size_t n = static_cast<size_t>(bytes());
-    d->copy = allocate(n);
-    std::memcpy(d->copy.get(), d->data, n);
-    release_pages(d->owner, d->data, n);  // nobody will read the original again
-    d->aligned.store(d->copy.get(), std::memory_order_release);
+    d->copy = allocate(static_cast<size_t>(bytes()));
+    take_bytes(*d, d->copy.get(), static_cast<size_t>(bytes()));
   });
   return d->copy.get();
 }
 
 Tensor Tensor::transient() const {
-  if (!deferred_ || static_cast<Deferred*>(static_cast<Source*>(data_))->aligned.load(std::memory_order_acquire)) return *this;
+  if (!deferred_ || static_cast<Deferred*>(static_cast<Source*>(data_))->copy) return *this;
   Tensor t(dtype_, shape_, layout_);
-  if (const size_t n = static_cast<size_t>(bytes())) std::memcpy(t.data(), deferred_bytes().data, n);
+  if (const size_t n = static_cast<size_t>(bytes())) take_bytes(deferred_bytes(), t.data(), n);
   return t;
 }
 

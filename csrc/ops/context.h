@@ -165,11 +165,14 @@ class PrepareContext {
   // now: the session may drop the original from memory.
   void drops(int i) { dropped_.push_back(i); }
 
+  // The kernel reads input `i` at any alignment (it copies bytes): a weight inside a file is then read in place.
+  void unaligned(int i) { unaligned_.push_back(i); }
+
   template <class... A> [[noreturn]] void fail(const A&... a) const { raise(cat(a...)); }
 
   std::unique_ptr<Kernel> kernel_;
   std::vector<std::pair<int, int>> aliases_, inplace_;
-  std::vector<int> dropped_;
+  std::vector<int> dropped_, unaligned_;
   int64_t workspace_ = 0;
   std::optional<Cost> cost_;
   bool serial_ = false;

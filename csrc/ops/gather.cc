@@ -51,6 +51,7 @@ void prepare_gather(PrepareContext& ctx) {
         });
       });
     });
+    if (bits_of(ctx.dtype(0)) >= 8) ctx.unaligned(0);
     ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
       const Index* index = a.in<Index>(1);
       w.parallel_for(outer * n, move_grain(block * e.size), [&](int64_t b, int64_t end) {

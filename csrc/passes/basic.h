@@ -8,7 +8,10 @@ namespace tiercel {
 void sink_constants(Graph& graph);
 // Nodes whose inputs are constants, or whose small integer results are known, become constants. Computed by the engine's own
 // kernels. Results much larger than what they are made of stay nodes.
+// A large constant that is transposed for a matrix product alone stays, too: the product's packing transposes it on its way.
 void fold_constants(Graph& graph);
+// The same, and what fold_constants left to passes that did not take it.
+void fold_rest(Graph& graph);
 // An If with a constant condition becomes the branch it takes.
 void inline_if(Graph& graph);
 // Nodes that give back their input: Identity, Dropout at inference, Cast to the same type, Concat of one, ...

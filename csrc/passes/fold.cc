@@ -25,6 +25,13 @@ bool worth_folding(const Node& node, std::span<const ValueInfo> out) {
   return to <= kSmallBytes || to <= 4 * from;
 }
 
+bool left_to_product(const Node& node) {
+  if (!node.is("Transpose") || !node.outputs[0] || !node.outputs[0]->has_one_use() || !node.inputs[0]) return false;
+  const Use use = node.outputs[0]->uses[0];
+  return use.node->is("MatMul") && use.index == 1 && node.inputs[0]->type.dtype == DType::kFloat &&
+         node.inputs[0]->constant.bytes() > kSmallBytes && node.inputs[0]->type.shape.rank() == 2;
+}
+
 // What the node computes from constant inputs; empty when it should stay a node.
 std::vector<RuntimeValue> compute(const Node& node, SymbolTable& symbols) {
   std::vector<ValueInfo> infos(node.inputs.size()), out(node.outputs.size());
@@ -45,7 +52,8 @@ std::vector<RuntimeValue> compute(const Node& node, SymbolTable& symbols) {
 
 }  // namespace
 
-void fold_constants(Graph& graph) {
+namespace {
+void fold(Graph& graph, bool all) {
   std::vector<ValueInfo> infos = infer_graph(graph);
   auto known = [&](const Value* v) { return infos[v->id].known_ints() && infos[v->id].type.static_shape(); };
   for (auto it = graph.nodes().begin(); it != graph.nodes().end();) {
@@ -61,7 +69,7 @@ void fold_constants(Graph& graph) {
         const ValueInfo& info = infos[v->id];
         results.back() = Tensor::from_ints(info.type.dtype, info.type.shape, info.ints->data());
       }
-    } else if (all_constant(*node) && node->subgraphs().empty()) {
+    } else if (all_constant(*node) && node->subgraphs().empty() && (all || !left_to_product(*node))) {
       try {
         results = compute(*node, graph.symbols());
       } catch (const Error&) {
@@ -77,5 +85,9 @@ void fold_constants(Graph& graph) {
     graph.erase(node);
   }
 }
+}  // namespace
+
+void fold_constants(Graph& graph) { fold(graph, false); }
+void fold_rest(Graph& graph) { fold(graph, true); }
 
 }  // namespace tiercel

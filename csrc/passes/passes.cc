@@ -37,6 +37,7 @@ constexpr Pass kPasses[] = {
     {"fuse_norm_neighbours", 2, fuse_norm_neighbours},
     {"layout", 99, layout},
     {"fuse_pointwise", 2, fuse_pointwise},
+    {"fold_rest", 1, fold_rest},
 };
 
 // A capture that has no type of its own gets the outer value's.

@@ -1,5 +1,6 @@
 // From a graph and the shapes of its inputs to a Program: infer, prepare, place in memory, place barriers.
 #include <algorithm>
+#include <set>
 #include <unordered_map>
 
 #include "base/memory.h"
@@ -164,6 +165,7 @@ class Builder {
       ++dropped_[node.inputs[i]];
       unread_.push_back({static_cast<int>(p_.instructions.size()), i});
     }
+    for (const int i : ctx.unaligned_) unaligned_.insert({static_cast<int>(p_.instructions.size()), i});
     if (ctx.cost_) {
       ins.cost = *ctx.cost_;
     } else {
@@ -385,8 +387,15 @@ class Builder {
     std::vector<bool> read(p_.slots.size(), false);
     for (const int32_t id : p_.operands) if (id >= 0) read[id] = true;
     for (const Program::Output& o : p_.outputs) read[o.slot] = true;
-    for (size_t id = 0; id < read.size(); ++id)
+    for (size_t id = 0; id < read.size(); ++id) {
       if (!read[id]) p_.slots[id].constant = Tensor();
+      p_.slots[id].unaligned = p_.slots[id].constant.is_deferred();
+    }
+    for (size_t n = 0; n < p_.instructions.size(); ++n)
+      for (int k = 0; k < p_.instructions[n].num_inputs; ++k)
+        if (const int id = p_.operands[p_.instructions[n].first_slot + k]; id >= 0 && !unaligned_.count({static_cast<int>(n), k}))
+          p_.slots[id].unaligned = false;
+    for (const Program::Output& o : p_.outputs) p_.slots[o.slot].unaligned = false;
   }
 
   const Graph& graph_;
@@ -400,6 +409,7 @@ class Builder {
   std::vector<int> workspaces_;  // groups
   std::vector<int64_t> workspace_bytes_;
   std::unordered_map<const Value*, int> dropped_;  // -> by how many uses
+  std::set<std::pair<int, int>> unaligned_;        // instruction, input: read at any alignment
   std::vector<std::pair<int, int>> unread_;        // instruction, input: packed, so the operand is not materialised
 };
 

@@ -174,7 +174,8 @@ void bind_arena(Frame& f, Buffer arena, int64_t capacity) {
   char* base = static_cast<char*>(f.arena_base);
   for (size_t i = 0; i < f.table.size(); ++i) {
     const Slot& s = f.program->slots[i];
-    if (s.storage == Storage::kConstant && s.constant.defined()) f.table[i] = s.constant.data();
+    if (s.storage == Storage::kConstant && s.constant.defined())
+      f.table[i] = s.unaligned ? const_cast<void*>(s.constant.deferred_bytes().data) : s.constant.data();
     if (s.storage == Storage::kArena) f.table[i] = base + s.offset;
   }
 }

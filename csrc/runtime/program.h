@@ -42,6 +42,7 @@ struct Slot {
   int64_t offset = 0;  // in the arena
   Type type;           // shape known unless kDynamic
   Tensor constant;
+  bool unaligned = false;  // every reader takes the constant at any alignment
 };
 
 // What an instruction of this cost takes on one thread: arithmetic at a modest rate, or traffic within the caches.
