@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <mutex>
 
 #include "base/status.h"
 
@@ -31,6 +32,24 @@ Buffer allocate(size_t bytes) {
 int64_t allocated_bytes(const Buffer& buffer) {
   const Free* f = std::get_deleter<Free>(buffer);
   return f ? f->bytes : 0;
+}
+
+Buffer allocate_lasting(size_t bytes) {
+  constexpr size_t kSlab = size_t{16} << 20, kLarge = size_t{4} << 20;
+  if (bytes >= kLarge) return allocate(bytes);
+  static std::mutex mutex;
+  static std::weak_ptr<void> current;  // weak: the slab belongs to its blocks
+  static size_t used = 0;
+  std::lock_guard lock(mutex);
+  Buffer slab = current.lock();
+  if (!slab || used + bytes > kSlab) {
+    slab = allocate(kSlab);
+    current = slab;
+    used = 0;
+  }
+  char* const p = static_cast<char*>(slab.get()) + used;
+  used += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return Buffer(std::move(slab), p);
 }
 
 }  // namespace tiercel

@@ -14,6 +14,10 @@ using Buffer = std::shared_ptr<void>;
 // `bytes` of 64-byte aligned, uninitialised memory; big blocks start on a 2 MiB boundary and ask for huge pages.
 // Throws Error(kFail) that names the size when the system refuses.
 Buffer allocate(size_t bytes);
+
+// The same for what lives about as long as a session, such as packed weights: blocks too small for huge pages of their own share
+// some. Memory goes back to the system when the last block of its slab does.
+Buffer allocate_lasting(size_t bytes);
 // The size of a Buffer that allocate() made; 0 for any other.
 int64_t allocated_bytes(const Buffer& buffer);
 

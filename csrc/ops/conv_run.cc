@@ -10,8 +10,8 @@ namespace tiercel {
 namespace {
 
 constexpr int64_t kSmallWeights = 384 << 10;  // bytes that stay in L2 beside a chunk's pixels
-constexpr int64_t kLargePanel = 512 << 10;    // a panel above this is walked in passes of kPassBytes
-constexpr int64_t kPassBytes = 256 << 10;
+constexpr int64_t kLargePanel = 192 << 10;    // a panel above this is walked in passes of kPassBytes
+constexpr int64_t kPassBytes = 128 << 10;
 constexpr double kTaskFlops = 2e6;            // about ten microseconds
 constexpr int64_t kTasks = 64;                // at most, of one kind: enough to balance, few enough to keep chunks long
 constexpr int64_t kReorderPixels = 1024;
@@ -144,8 +144,9 @@ class DirectConv final : public Kernel {
     });
   }
 
-  void unit(const Unit& u, int64_t n, int64_t chunk, const float* x, const float* w, const float* b, const float* residual,
-            float* y) const {
+  // `next`: the unit this thread comes to when the chunk is the image's last, or null.
+  void unit(const Unit& u, const Unit* next, int64_t n, int64_t chunk, const float* x, const float* w, const float* b,
+            const float* residual, float* y) const {
     const ConvProblem& p = plan.problem;
     const ConvPhase& phase = plan.phases[static_cast<size_t>(u.phase)];
     const ConvPanel& panel = phase.panels[static_cast<size_t>(u.panel)];
@@ -156,8 +157,13 @@ class DirectConv final : public Kernel {
     const int64_t block_bytes = int64_t{s.taps} * kConvBlock * panel.panel * kConvBlock * 4;
     const int pass = block_bytes * panel.blocks > kLargePanel
                          ? static_cast<int>(std::max<int64_t>(1, kPassBytes / std::max<int64_t>(block_bytes, 1))) : 0;
-    const ConvTask t{x + n * x_image + panel.x_block * s.x_block, w + panel.w, b + panel.y_block * kConvBlock,
-                     residual ? residual + at : nullptr, y + at, panel.panel, panel.blocks, panel.last, low, high, panel.tail, pass};
+    ConvTask t{x + n * x_image + panel.x_block * s.x_block, w + panel.w, b + panel.y_block * kConvBlock,
+               residual ? residual + at : nullptr, y + at, panel.panel, panel.blocks, panel.last, low, high, panel.tail, pass};
+    if (next) {
+      const ConvPanel& after = plan.phases[static_cast<size_t>(next->phase)].panels[static_cast<size_t>(next->panel)];
+      t.next = w + after.w;
+      t.next_size = std::min<int64_t>(plan.packed - after.w, kPassBytes / 4);
+    }
     conv().run(s, t, first, last);
     if (clamp || p.transposed) return;
     for (int i = 0; i < panel.panel; ++i)
@@ -170,12 +176,18 @@ class DirectConv final : public Kernel {
     const auto count = static_cast<int64_t>(units.size());
     if (panel_tasks) {
       worker.parallel_for(count * p.batch * chunks, 1, [&](int64_t i, int64_t end) {
-        for (; i < end; ++i) unit(units[static_cast<size_t>(i / chunks / p.batch)], i / chunks % p.batch, i % chunks, x, w, b, residual, y);
+        for (; i < end; ++i) {
+          const int64_t u = i / chunks / p.batch, after = (i + worker.count()) / chunks / p.batch;
+          unit(units[static_cast<size_t>(u)], after > u && after < count ? &units[static_cast<size_t>(after)] : nullptr,
+               i / chunks % p.batch, i % chunks, x, w, b, residual, y);
+        }
       });
     } else {
       worker.parallel_for(p.batch * chunks, 1, [&](int64_t i, int64_t end) {
         for (; i < end; ++i)
-          for (const Unit& u : units) unit(u, i / chunks, i % chunks, x, w, b, residual, y);
+          for (int64_t u = 0; u < count; ++u)
+            unit(units[static_cast<size_t>(u)], u + 1 < count ? &units[static_cast<size_t>(u + 1)] : nullptr, i / chunks, i % chunks, x, w,
+                 b, residual, y);
       });
     }
     if (clamp || !p.transposed) return;
@@ -233,7 +245,7 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
   if (ctx.constant(1)) {
     const std::string name = cat("conv:", key, p.x_plain ? ":plain" : ":blocked", ":g", p.groups, p.transposed ? ":t" : "");
     k->packed = ctx.pack(1, name, [&](const Tensor& w) {
-      Buffer to = allocate(static_cast<size_t>(std::max<int64_t>(k->plan.packed, 1)) * sizeof(float));
+      Buffer to = allocate_lasting(static_cast<size_t>(k->plan.packed) * sizeof(float));
       for (int64_t i = 0; i < conv_pack_parts(k->plan); ++i) pack_conv(k->plan, w.as<float>(), static_cast<float*>(to.get()), i);
       return to;
     });

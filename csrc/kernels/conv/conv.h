@@ -41,7 +41,9 @@ struct ConvTask {
   int last;               // channels read of the last of them: a multiple of 4 (1 when plain)
   float low, high;        // results are clamped to these
   int tail;               // channels of the panel's last block that exist; the others are stored as zeros
-  int pass;               // input blocks of a pass: partial sums rest in y between passes
+  int pass;               // input blocks of a pass: partial sums rest in y between passes; 0: all
+  const float* next = nullptr;  // weights of the task that this thread will probably run next, brought into L2 meanwhile
+  int64_t next_size = 0;        // floats of them worth bringing
 };
 
 struct ConvKernels {

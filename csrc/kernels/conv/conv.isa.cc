@@ -56,9 +56,18 @@ inline __attribute__((always_inline)) void accumulate(F (&acc)[R][V], const floa
   }
 }
 
-// Tile of R pixels by O blocks: input blocks [b0, b1).
+// Input blocks [b0, b1), and weights to bring into L2 beside: `lines` cache lines from `next` for each block and tap.
+struct Pass {
+  int64_t b0, b1;
+  const float* next;
+  int lines;
+};
+constexpr int64_t kLine = 16;  // floats
+
+// Tile of R pixels by O blocks.
 template <int R, int O, bool kBorder, bool kPlain>
-void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, int64_t b0, int64_t b1) {
+void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& pass) {
+  const int64_t b0 = pass.b0, b1 = pass.b1;
   constexpr int kWide = kConvBlock / kLanes;  // registers of a block
   constexpr int V = O * kWide;
   F acc[R][V];
@@ -112,10 +121,12 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, int64_t b0, i
       }
     }
   } else {
+    const float* next = pass.next;
     for (int64_t b = b0; b < b1; ++b) {
       const int64_t n = b + 1 < t.blocks ? kConvBlock : t.last;
       for (int k = 0; k < s.taps; ++k) {
         int64_t off = s.tap_offset[k] + b * s.x_block;
+        for (int i = 0; i < pass.lines; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
         if constexpr (kBorder) {
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r) p[r] = inside(s, tile.at[r], s.tap + 3 * k) ? tile.x[r] + off : kZeros;
@@ -153,7 +164,7 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, int64_t b0, i
   }
 }
 
-using TileFn = void (*)(const ConvShape&, const ConvTask&, const Tile&, int64_t, int64_t);
+using TileFn = void (*)(const ConvShape&, const ConvTask&, const Tile&, const Pass&);
 struct TileFns { TileFn f[2][2]; };  // [border][plain]
 
 template <int R, int O> constexpr TileFns tile_fns() {
@@ -236,12 +247,21 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
   const TileFns* const fns = kTiles[t.panel - 1];
   for (int64_t b = 0; b < t.blocks; b += pass) {
     const int64_t b_end = b + pass < t.blocks ? b + pass : t.blocks;
+    // The weights of the next pass, or the next task's, in shares of a tile each.
+    const int64_t block = s.taps * kConvBlock * t.panel * kConvBlock, steps = (b_end - b) * s.taps;
+    const float* next = b_end < t.blocks ? t.w + b_end * block : t.next;
+    const int64_t ahead = b_end < t.blocks ? (t.blocks - b_end < pass ? t.blocks - b_end : pass) * block : t.next ? t.next_size : 0;
+    int64_t left = (ahead + kLine - 1) / kLine;
+    const int64_t share = left && steps ? (left + tiles * steps - 1) / (tiles * steps) : 0;  // lines a step
     Walker walk(s, t, begin);
     Tile tile;
     for (int64_t i = 0; i < tiles; ++i) {
       const int n = static_cast<int>(rows + (i < longer));
       const bool border = walk.take(n, tile);
-      fns[n - 1].f[border][s.plain](s, t, tile, b, b_end);
+      const Pass p{b, b_end, next, left > 0 ? static_cast<int>(share) : 0};
+      left -= share * steps;
+      next += share * steps * kLine;
+      fns[n - 1].f[border][s.plain](s, t, tile, p);
     }
   }
 }
