@@ -9,7 +9,8 @@ namespace {
 
 constexpr int64_t kPanel = kPanelRegs * kLanes;
 constexpr int64_t kBlockRows = 144;  // kBlockRows x kGemmDepth of A stay in L2 while B's panels pass by
-constexpr int64_t kSmallB = 131072, kSmallBlockRows = 24;  // where all of B stays there, few rows of C are written at a time
+// Where k is short C is most of the traffic: with all of B in L2, few rows of C are written at a time.
+constexpr int64_t kShortDepth = 128, kSmallB = 131072, kSmallBlockRows = 24;
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -114,7 +115,7 @@ void gemm(const GemmArgs& g) {
   const int64_t odd = g.count == 1 && g.k > 2 && g.a_k == 1 ? g.k % 2 : 0, even = g.k - odd;
   const int64_t depths = g.count > 1 ? 1 : (even + kGemmDepth - 1) / kGemmDepth;
   const int64_t depth = g.count > 1 ? g.k : ((even + depths - 1) / depths + 7) / 8 * 8;
-  const int64_t rows = g.k * g.n <= kSmallB ? kSmallBlockRows : kBlockRows;
+  const int64_t rows = g.k <= kShortDepth && g.k * g.n <= kSmallB ? kSmallBlockRows : kBlockRows;
   const int64_t blocks = (g.m + rows - 1) / rows, block = (g.m + blocks - 1) / blocks;
   for (int64_t i = 0; i < g.m; i += block)
     for (int64_t k = 0; k < g.k;) {
