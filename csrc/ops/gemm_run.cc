@@ -22,6 +22,15 @@ double GemmProblem::flops() const {
 }
 
 void GemmRun::pack(const float* b, int64_t first, int64_t last, float* packed) const {
+  if (!dot_ && p_.b_k == 1 && p_.b_col != 1) {  // rows of k: each panel is a transposed plane
+    for (int64_t j = first; j < last; j += gemm().panel) {
+      const int64_t columns = std::min<int64_t>(gemm().panel, p_.n - j), width = round_up(columns, gemm().lanes);
+      float* const to = packed + p_.k * j;
+      transpose_kernels().plane[2](b + j * p_.b_col, p_.b_col, to, width, columns, p_.k);
+      for (int64_t i = 0; columns < width && i < p_.k; ++i) std::fill(to + i * width + columns, to + (i + 1) * width, 0.0f);
+    }
+    return;
+  }
   if (!dot_) return gemm().pack_b(b, p_.b_k, p_.b_col, p_.k, p_.n, first, last, packed);
   for (int64_t j = first; j < last; ++j)
     for (int64_t i = 0; i < p_.k; ++i) packed[j * p_.k + i] = b[i * p_.b_k + j * p_.b_col];

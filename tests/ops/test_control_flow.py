@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from oracle import check, compare, fails_everywhere
 
 import tiercel
+from oracle import check, compare, fails_everywhere
 
 RNG = np.random.default_rng(12)
 

@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from onnx import TensorProto
+
 from oracle import check
 
 RNG = np.random.default_rng(6)
@@ -23,7 +24,7 @@ def integers(shape, name):
 
 def spread(p, x, axis, block):
     """Parameters as x is shaped."""
-    if p.ndim == 0 or p.size == 1 and not block:
+    if p.ndim == 0 or (p.size == 1 and not block):
         return p.reshape(())
     if block:
         return np.take(np.repeat(p, block, axis), np.arange(x.shape[axis]), axis)

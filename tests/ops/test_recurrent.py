@@ -19,9 +19,11 @@ def model(op, direction, *, lengths, bias, initial, peepholes, layout, dtype=Ten
     d = 2 if direction == "bidirectional" else 1
     g = GATES[op]
     draw = lambda *s: rng.uniform(-0.6, 0.6, s).astype(n)  # noqa: E731
+    # As trained networks have it: larger weights make the recurrence chaotic, and a last bit grows at every step.
+    contract = np.asarray(min(1.0, 2 / np.sqrt(hidden)), n)
     x = draw(batch, steps, inputs) if layout else draw(steps, batch, inputs)
     state = (batch, d, hidden) if layout else (d, batch, hidden)
-    values = {"W": draw(d, g * hidden, inputs), "R": draw(d, g * hidden, hidden)}
+    values = {"W": draw(d, g * hidden, inputs), "R": draw(d, g * hidden, hidden) * contract}
     if bias:
         values["B"] = draw(d, 2 * g * hidden)
     if lengths:

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
-from oracle import against_onnxruntime, check, evaluate, one_node
 
 import tiercel
+from oracle import against_onnxruntime, check, evaluate, one_node
 
 RNG = np.random.default_rng(8)
 MODES = ["nearest", "linear", "cubic"]

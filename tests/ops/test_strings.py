@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from oracle import check, fails_everywhere
 
 
