@@ -45,7 +45,8 @@ template <ReduceMap R> struct Op {
 template <ReduceMap R> float reduce_row(const float* x, int64_t n, F shift) {
   using O = Op<R>;
   constexpr int64_t kStep = 4 * kLanes, kBlock = 64 * kStep;
-  F total = set1(O::kStart);
+  F total = set1(O::kStart), grand = total;  // blocks add up in total, every 64 of them in grand: no long chain of roundings
+  int blocks = 0;
   while (n >= kStep) {
     const int64_t m = n < kBlock ? n / kStep * kStep : kBlock;
     F a = set1(O::kStart), b = a, c = a, d = a;
@@ -57,7 +58,13 @@ template <ReduceMap R> float reduce_row(const float* x, int64_t n, F shift) {
     }
     total = O::merge(total, O::merge(O::merge(a, b), O::merge(c, d)));
     n -= m;
+    if (++blocks == 64) {
+      grand = O::merge(grand, total);
+      total = set1(O::kStart);
+      blocks = 0;
+    }
   }
+  total = O::merge(grand, total);
   for (; n >= kLanes; n -= kLanes, x += kLanes) total = O::add(total, load(x), shift);
   if (n) total = O::add(total, load(x, n, set1(O::kNeutral)), shift);
   return O::across(total);
