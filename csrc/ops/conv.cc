@@ -1,5 +1,6 @@
 // Conv (ONNX), and ai.tiercel.Conv: the same with a residual (input 3, added before the activation), an activation (see
-// ops/activation.h) and the attribute `layout`: "blocked" or "plain", of the output (absent: the input's).
+// ops/activation.h) and the attributes `layout`: "blocked" or "plain", of the output (absent: the input's), and `winograd`: 1 lets
+// Winograd's algorithm serve where it is estimated to be faster.
 #include <algorithm>
 
 #include "kernels/conv/reference.h"
@@ -7,6 +8,7 @@
 #include "ops/conv_run.h"
 #include "ops/registry.h"
 #include "ops/window.h"
+#include "ops/winograd_run.h"
 
 namespace tiercel {
 namespace {
@@ -112,6 +114,10 @@ void prepare(PrepareContext& ctx) {
       p.dilation[to] = window.dilation[a];
       p.pad[to] = window.begin[a];
     }
+    const bool blocked = ctx.layout(0) == Layout::kBlocked && ctx.out_layout(0) == Layout::kBlocked;
+    const bool constant = ctx.constant(1) && (!ctx.has_input(2) || ctx.constant(2));
+    if (ctx.node.attr_int("winograd", 0) && blocked && constant)
+      if (const int tile = winograd_tile(p)) return prepare_winograd_conv(ctx, p, activation_of(ctx.node), tile);
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), "direct");
       if (ctx.constant(1)) ctx.drops(1);

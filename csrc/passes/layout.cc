@@ -255,4 +255,9 @@ class Rewrite {
 
 void layout(Graph& graph) { Rewrite(graph).run(); }
 
+void allow_winograd(Graph& graph) {
+  for (const auto& n : graph.nodes())
+    if (n->op_type == "Conv" && n->domain == kTiercelDomain && blocked(n->output()) && blocked(n->inputs[0])) n->set("winograd", int64_t{1});
+}
+
 }  // namespace tiercel

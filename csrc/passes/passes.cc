@@ -36,6 +36,7 @@ constexpr Pass kPasses[] = {
     {"fuse_matmul", 2, fuse_matmul},
     {"fuse_norm_neighbours", 2, fuse_norm_neighbours},
     {"layout", 99, layout},
+    {"winograd", 99, allow_winograd},
     {"fuse_pointwise", 2, fuse_pointwise},
     {"fold_rest", 1, fold_rest},
 };
