@@ -1,8 +1,8 @@
 // RNN, GRU, LSTM (ONNX opsets 1, 7, 14, 22).
 //
 // The input product of all time steps is one GEMM; a step then multiplies the hidden state by R and runs the cells. Hidden
-// units lie in blocks of 16 with their gates side by side, so that a thread owns whole units: two directions run side by
-// side without a barrier, one direction shares each step where a step is long enough.
+// units lie in blocks of 16 with their gates side by side, so that a thread owns whole units: two small directions run side by
+// side without a barrier, else the team shares each step where a step is long enough.
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -210,7 +210,8 @@ class FloatKernel final : public Kernel {
     w.barrier();
     input_product(a, w, base, pw);
     w.barrier();
-    if (d_.directions == 2 && w.count() > 1) {
+    const bool large = r_.direction_floats() * 4 > kOwnCache && step_flops_ > kSharedStep;
+    if (d_.directions == 2 && w.count() > 1 && !large) {
       w.parallel_for(2, 1, [&](int64_t i, int64_t) {
         Worker one = alone();
         steps(a, one, base, pr, static_cast<int>(i));
@@ -229,6 +230,8 @@ class FloatKernel final : public Kernel {
 
  private:
   static constexpr double kSharedStep = 60e3;  // FLOPs of a step below which sharing it costs more than it gives
+  // Bytes of R above which a core's L2 gives them slowly: then the team shares each direction's step, and a core keeps its part of R.
+  static constexpr int64_t kOwnCache = 640 << 10;
 
   // Workspace, in floats from its start, each direction after the other: biases, peepholes, products of the input,
   // products of the state, two hidden states, the cell state, s * h.

@@ -83,6 +83,31 @@ struct Pass {
     }
   }
 
+  // One row by two panels: a single one's chains would wait for themselves, and not keep up with a close cache.
+  void row_of_pair(int64_t start) const {
+    constexpr int kRegs = 2 * kPanelRegs;
+    const float *b0 = g.b[0] + g.k * start + k0 * kPanel, *b1 = b0 + g.k * kPanel, *a = g.a[0] + i0 * g.a_row;
+    float* const c = g.c + i0 * g.c_row + start;
+    F acc[kRegs];
+#pragma GCC unroll 8
+    for (int v = 0; v < kRegs; ++v) acc[v] = g.accumulate || !first ? load(c + v * kLanes) : zero();
+    for (int64_t k = k0; k < k1; ++k, b0 += kPanel, b1 += kPanel) {
+      const F x = set1(a[k]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kPanelRegs; ++v) acc[v] = fma(x, load(b0 + v * kLanes), acc[v]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kPanelRegs; ++v) acc[kPanelRegs + v] = fma(x, load(b1 + v * kLanes), acc[kPanelRegs + v]);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < kRegs; ++v) {
+      F y = acc[v];
+      if (last && s.bias) y = y + load(s.bias + start + v * kLanes);
+      if (last && s.has_clip) y = min(set1(s.clip[1]), max(set1(s.clip[0]), y));
+      store(c + v * kLanes, y);
+    }
+    if (last && s.finish) finish_tile(c, g.c_row, 1, 2 * kPanel, s.rest, i0, start);
+  }
+
   void panel(int64_t start) const {
     const int64_t n = least(kPanel, g.n - start), regs = (n + kLanes - 1) / kLanes, width = regs * kLanes;
     const float* ahead = nullptr;  // the panel after this one
@@ -121,7 +146,10 @@ void gemm(const GemmArgs& g) {
     for (int64_t k = 0; k < g.k;) {
       const int64_t end = k < even ? least(k + depth, even) : g.k;
       const Pass pass{g, s, i, least(block, g.m - i), k, end, k == 0, end == g.k};
-      for (int64_t j = 0; j < g.n; j += kPanel) pass.panel(j);
+      int64_t j = 0;
+      if (pass.m == 1 && g.b_row == 0 && g.a_k == 1 && g.count == 1)
+        for (; j + 2 * kPanel <= g.n; j += 2 * kPanel) pass.row_of_pair(j);
+      for (; j < g.n; j += kPanel) pass.panel(j);
       k = end;
     }
 }
