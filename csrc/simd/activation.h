@@ -61,14 +61,18 @@ template <class Fn> inline bool with_register_activation(ActivationKind kind, Fn
   }
 }
 
-// y[i] = act(x[i]) for a short run that lies in cache; y may be x.
-__attribute__((noinline, unused)) void activate(const Activation& a, const float* x, float* y, int64_t n) {
+// y[i] = act(x[i]) for rows of n that lie in cache, y_row and x_row floats apart; y may be x. One call for a whole tile: the function's
+// constants then stay in registers.
+__attribute__((noinline, unused)) void activate(const Activation& a, const float* x, int64_t x_row, float* y, int64_t y_row, int64_t rows, int64_t n) {
   with_activation(a.kind, [&, a](auto tag) {
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) store(y + i, apply<decltype(tag)::value>(load(x + i), a));
-    if (i < n) store(y + i, apply<decltype(tag)::value>(load(x + i, n - i), a), n - i);
+    for (int64_t r = 0; r < rows; ++r, x += x_row, y += y_row) {
+      int64_t i = 0;
+      for (; i + kLanes <= n; i += kLanes) store(y + i, apply<decltype(tag)::value>(load(x + i), a));
+      if (i < n) store(y + i, apply<decltype(tag)::value>(load(x + i, n - i), a), n - i);
+    }
   });
 }
+inline void activate(const Activation& a, const float* x, float* y, int64_t n) { activate(a, x, 0, y, 0, 1, n); }
 
 }  // namespace
 }  // namespace tiercel::TIERCEL_ISA

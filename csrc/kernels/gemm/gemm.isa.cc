@@ -17,6 +17,7 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 // What the tiles may do in registers, and what is left for a pass over the fresh tile.
 struct Split {
   const float* bias = nullptr;
+  GemmAddend residual;
   float clip[2];
   bool has_clip = false, finish = false;
   GemmEpilogue rest;
@@ -30,6 +31,14 @@ void split_epilogue(const GemmEpilogue* e, Split* s) {
   if (bias_in_tile) {
     s->bias = bias.data;
     s->rest.add[0].data = nullptr;
+  }
+  for (GemmAddend& d : s->rest.add) {  // the first that is left
+    if (!d.data) continue;
+    if (e->alpha == 1 && d.row != 0 && d.col == 1 && d.scale == 1) {
+      s->residual = d;
+      d.data = nullptr;
+    }
+    break;
   }
   if (e->alpha == 1 && !s->rest.add[0].data && !s->rest.add[1].data) {
     const Activation& a = e->activation;
@@ -67,6 +76,8 @@ struct Pass {
     t.tail = n - (regs - 1) * kLanes;
     t.accumulate = g.accumulate || !first;
     t.bias = last && s.bias ? s.bias + j : nullptr;
+    t.residual = nullptr;
+    t.residual_row = s.residual.row;
     t.clip = last && s.has_clip ? s.clip : nullptr;
     // What comes next in B, spread over the tiles of this panel.
     t.ahead_step = ahead ? (8 * n + tiles - 1) / tiles : 0;
@@ -76,6 +87,11 @@ struct Pass {
       const int64_t rows = base + (x < longer);
       t.a_offset = i * g.a_row + k0 * g.a_k;
       t.c = g.c + i * g.c_row + j;
+      if (last && s.residual.data) {
+        t.residual = s.residual.data + i * t.residual_row + j;
+        fetch_rows(t.residual, t.residual_row, rows, n);
+      }
+      if (last && s.finish) fetch_addends(s.rest, rows, n, i, j);
       find_tile(rows, regs, g.a_k == 1 && t.k % 2 == 0, !packed && t.tail < kLanes)(t);
       if (last && s.finish) finish_tile(t.c, g.c_row, rows, n, s.rest, i, j);
       i += rows;
@@ -102,6 +118,7 @@ struct Pass {
     for (int v = 0; v < kRegs; ++v) {
       F y = acc[v];
       if (last && s.bias) y = y + load(s.bias + start + v * kLanes);
+      if (last && s.residual.data) y = y + load(s.residual.data + i0 * s.residual.row + start + v * kLanes);
       if (last && s.has_clip) y = min(set1(s.clip[1]), max(set1(s.clip[0]), y));
       store(c + v * kLanes, y);
     }

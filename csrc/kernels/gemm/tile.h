@@ -36,6 +36,8 @@ struct Tile {
   int64_t tail;       // columns in the last register
   bool accumulate;
   const float* bias;  // added once the sum is complete; null: none
+  const float* residual;  // added after the bias, lies as C does but for its rows; null: none
+  int64_t residual_row;
   const float* clip;  // {low, high}; null: none
   const char* ahead;  // memory that will be read soon: brought near by ahead_step bytes for each two k (Unit tiles)
   int64_t ahead_step;
@@ -120,6 +122,15 @@ void tile(const Tile& t) {
 #pragma GCC unroll 16
       for (int i = 0; i < MR; ++i) acc[i][v] = acc[i][v] + d;
     }
+  }
+  if (t.residual) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const float* d = t.residual + i * t.residual_row + v * kLanes;
+        acc[i][v] = acc[i][v] + (v == NV - 1 ? load_tail(d, tail) : load(d));
+      }
   }
   if (t.clip) {
     const F low = set1(t.clip[0]), high = set1(t.clip[1]);
