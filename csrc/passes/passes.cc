@@ -16,6 +16,7 @@
 #include "passes/fuse_norm.h"
 #include "passes/layout.h"
 #include "passes/movement.h"
+#include "passes/subpixel.h"
 
 namespace tiercel {
 namespace {
@@ -33,6 +34,7 @@ constexpr Pass kPasses[] = {
     {"fuse_norm", 2, fuse_norm},
     {"fuse_attention", 2, fuse_attention},
     {"fuse_conv", 2, fuse_conv},
+    {"subpixel", 2, subpixel},
     {"fuse_matmul", 2, fuse_matmul},
     {"fuse_norm_neighbours", 2, fuse_norm_neighbours},
     {"layout", 99, layout},
