@@ -54,9 +54,8 @@ void infer(InferContext& ctx) {
   if (ctx.num_inputs() > 1) r[axis] = known ? sum : ctx.fresh();
   Type y = Type::tensor(dtype, r);
   for (int i = 0; i < ctx.num_inputs(); ++i) if (ctx.type(i).layout == Layout::kBlocked) y.layout = Layout::kBlocked;
-  for (int i = 0; i < ctx.num_inputs() && y.layout == Layout::kBlocked; ++i)  // blocks follow each other
-    ctx.check(ctx.type(i).layout == y.layout && (axis != 1 || i + 1 == ctx.num_inputs() || ctx.shape(i)[1] % kChannelBlock == 0),
-              "blocked parts should all be blocked and, along the channels, have whole blocks");
+  for (int i = 0; i < ctx.num_inputs() && y.layout == Layout::kBlocked; ++i)
+    ctx.check(ctx.type(i).layout == y.layout && dtype == DType::kFloat && !is_symbol(ctx.shape(i)[1]), "blocked parts should all be blocked");
   ctx.set_output(0, y);
   if (rank == 1) carry_ints(ctx);
 }
@@ -70,7 +69,11 @@ void prepare(PrepareContext& ctx) {
   const int64_t outer = out.count(0, axis), inner = out.count(axis + 1, out.rank());
   CopyList copies;
   int64_t at = 0;
-  for (int i = 0; i < ctx.num_inputs(); ++i) {
+  if (layout == Layout::kBlocked && axis == 1) {
+    for (int i = 0; i < ctx.num_inputs(); at += ctx.shape(i++)[1]) copies.add_channels(i, ctx.shape(i), 0, 0, ctx.out_shape(0), at, ctx.shape(i)[1]);
+    copies.add_padding(0, ctx.out_shape(0));
+  }
+  for (int i = 0; i < ctx.num_inputs() && (layout == Layout::kPlain || axis != 1); ++i) {
     const int64_t run = storage_shape(ctx.shape(i), layout)[axis] * inner;
     copies.add(StridedCopy(e, {{outer, run, out[axis] * inner}, {run, 1, 1}}), i, 0, 0, at, e);
     at += run;

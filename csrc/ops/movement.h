@@ -74,9 +74,14 @@ class StridedCopy {
 class CopyList {
  public:
   void add(StridedCopy copy, int in, int64_t in_offset, int out, int64_t out_offset, Element e);
+  // Channels [from, from + n) of a blocked f32 input to [to, to + n) of a blocked output: pieces of blocks, for both have their own.
+  void add_channels(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n);
+  // Zeros for the channels of a blocked f32 output that do not exist.
+  void add_padding(int out, const Shape& out_shape);
   void run(const Args& args, Worker& worker) const;
 
  private:
+  static constexpr int kZeros = -1;  // in place of an input: a block of zeros
   struct Part { StridedCopy copy; int in, out; int64_t in_bytes, out_bytes, first_task; };
   std::vector<Part> parts_;
   int64_t tasks_ = 0, grain_ = 1;

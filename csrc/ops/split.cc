@@ -56,8 +56,7 @@ void infer(InferContext& ctx) {
     Shape r = s;
     r[axis] = parts ? (*parts)[static_cast<size_t>(i)] : ctx.fresh();
     const Layout layout = ctx.type(0).layout;
-    ctx.check(layout == Layout::kPlain || axis != 1 || i + 1 == n || (!is_symbol(r[1]) && r[1] % kChannelBlock == 0),
-              "along the channels, parts of a blocked tensor should have whole blocks");
+    ctx.check(layout == Layout::kPlain || (ctx.dtype(0) == DType::kFloat && !is_symbol(r[1])), "parts of a blocked tensor should have known channels");
     ctx.set_output(i, Type::tensor(ctx.dtype(0), r, layout));
     located = located && !is_symbol(r[axis]);
     if (!located || !values) continue;
@@ -77,7 +76,14 @@ void prepare(PrepareContext& ctx) {
   const int64_t outer = s.count(0, axis), inner = s.count(axis + 1, s.rank());
   CopyList copies;
   int64_t at = 0;
-  for (int i = 0; i < n; ++i) {
+  if (layout == Layout::kBlocked && axis == 1) {
+    for (int i = 0; i < n; at += ctx.out_shape(i++)[1]) {
+      if (!ctx.has_output(i)) continue;
+      copies.add_channels(0, ctx.shape(0), at, i, ctx.out_shape(i), 0, ctx.out_shape(i)[1]);
+      copies.add_padding(i, ctx.out_shape(i));
+    }
+  }
+  for (int i = 0; i < n && (layout == Layout::kPlain || axis != 1); ++i) {
     const int64_t run = storage_shape(ctx.out_shape(i), layout)[axis] * inner;
     if (ctx.has_output(i)) copies.add(StridedCopy(e, {{outer, s[axis] * inner, run}, {run, 1, 1}}), 0, at, i, 0, e);
     at += run;

@@ -81,7 +81,6 @@ Form pool(const Node& n) {
   return std::vector<int>{0};
 }
 
-// Parts of whole blocks lie one after the other.
 Form concat(const Node& n) {
   const Value* out = n.outputs[0];
   if (!can_block(out)) return {};
@@ -92,7 +91,6 @@ Form concat(const Node& n) {
   for (size_t i = 0; i < n.inputs.size(); ++i) {
     const Value* v = n.inputs[i];
     if (!can_block(v)) return {};
-    if (axis == 1 && i + 1 < n.inputs.size() && !whole_blocks(v)) return {};
     inputs.push_back(static_cast<int>(i));
     are += blocked(v) ? v->type.shape[1] : 0;
     all += v->type.shape[1];
@@ -106,7 +104,7 @@ Form split(const Node& n) {
   if (axis < 1) return {};
   for (size_t i = 0; i < n.outputs.size(); ++i) {
     const Value* v = n.outputs[i];
-    if (!v || !can_block(v) || (axis == 1 && i + 1 < n.outputs.size() && !whole_blocks(v))) return {};
+    if (!v || !can_block(v)) return {};
   }
   return std::vector<int>{0};
 }

@@ -206,3 +206,30 @@ def test_shapes_of_blocked_values(tmp_path):
     x = b.op("Relu", b.conv("x", 3, 20, 3))
     y = b.op("Reshape", x, b.op("Concat", b.op("Gather", b.op("Shape", x), np.array([0])), np.array([-1]), axis=0))
     check(b, {"x": rand(2, 3, 5, 6)}, [y], tmp_path, dynamic={("x", 0): "n"})
+
+
+@pytest.mark.parametrize("parts", [(24, 24), (20, 7, 33), (16, 5), (1, 1, 1), (40, 32, 8), (12, 20)])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_concat_of_any_channel_counts_stays_blocked(parts, axis, tmp_path):
+    b = Build()
+    parts = parts if axis == 1 else (parts[0],) * len(parts)
+    h = [b.op("Relu", b.conv("x", 9, c, 3)) for c in parts]
+    joined = b.op("Concat", *h, axis=axis)
+    y = b.conv(joined, sum(parts) if axis == 1 else parts[0], 11, 3)
+    ops = check(b, {"x": rand(2, 9, 6, 5)}, [y], tmp_path)
+    assert ops["Concat"] == 1
+    assert ops["Reorder"] == 2  # of x and of y
+
+
+@pytest.mark.parametrize("parts", [(24, 24), (29, 29), (20, 12), (3, 50, 5), (16, 1)])
+def test_split_into_any_channel_counts_stays_blocked(parts, tmp_path):
+    b = Build()
+    h = b.conv("x", 9, sum(parts), 3)
+    pieces = b.op("Split", h, np.array(parts, np.int64), axis=1, outputs=len(parts))
+    # Each part meets a convolution, whose sums would show what stands in the padding; and the parts go back, in another order.
+    sums = [b.conv(p, c, 8, 1) for p, c in zip(pieces, parts, strict=True)]
+    y = b.op("Add", sums[0], sums[1])
+    z = b.conv(b.op("Concat", *reversed(pieces), axis=1), sum(parts), 6, 1)
+    ops = check(b, {"x": rand(2, 9, 6, 5)}, [y, z], tmp_path)
+    assert ops["Split"] == 1
+    assert ops["Reorder"] == 3  # of x, y and z
