@@ -18,23 +18,30 @@ tiercel_type type_of(const Type& t) {
   return y;
 }
 
-const char* name_of(const std::vector<IoInfo>& io, size_t index) {
-  return index < io.size() ? io[index].name.c_str() : nullptr;
+const std::vector<IoInfo>& inputs_of(const Session& s) { return s.inputs(); }
+const std::vector<IoInfo>& outputs_of(const Session& s) { return s.outputs(); }
+using Side = const std::vector<IoInfo>& (*)(const Session&);
+
+size_t count(const tiercel_session* s, Side side) { return s ? side(*s->session).size() : 0; }
+
+const char* name_of(const tiercel_session* s, Side side, size_t index) {
+  return index < count(s, side) ? side(*s->session)[index].name.c_str() : nullptr;
 }
 
-tiercel_status type_of(const std::vector<IoInfo>& io, size_t index, tiercel_type* out) {
+tiercel_status type_of(const tiercel_session* s, Side side, size_t index, tiercel_type* out) {
   return guard([&] {
-    need(out, "out");
+    need(s, "session"), need(out, "out");
+    const std::vector<IoInfo>& io = side(*s->session);
     check_index(index, io.size());
     *out = type_of(io[index].type);
   });
 }
 
-const char* dim_name(const Session& s, const std::vector<IoInfo>& io, size_t index, int32_t axis) {
-  if (index >= io.size()) return nullptr;
-  const Type& t = io[index].type;
+const char* dim_name(const tiercel_session* s, Side side, size_t index, int32_t axis) {
+  if (index >= count(s, side)) return nullptr;
+  const Type& t = side(*s->session)[index].type;
   if (!t.ranked || axis < 0 || axis >= t.shape.rank() || !is_symbol(t.shape[axis])) return nullptr;
-  const std::string& name = s.symbols().name(t.shape[axis]);
+  const std::string& name = s->session->symbols().name(t.shape[axis]);
   return name.empty() ? nullptr : name.c_str();
 }
 
@@ -151,21 +158,21 @@ tiercel_status tiercel_session_load_memory(const void* data, size_t size, void (
 
 void tiercel_session_free(tiercel_session* session) { delete session; }
 
-size_t tiercel_session_num_inputs(const tiercel_session* s) { return s->session->inputs().size(); }
-size_t tiercel_session_num_outputs(const tiercel_session* s) { return s->session->outputs().size(); }
-const char* tiercel_session_input_name(const tiercel_session* s, size_t i) { return capi::name_of(s->session->inputs(), i); }
-const char* tiercel_session_output_name(const tiercel_session* s, size_t i) { return capi::name_of(s->session->outputs(), i); }
+size_t tiercel_session_num_inputs(const tiercel_session* s) { return capi::count(s, capi::inputs_of); }
+size_t tiercel_session_num_outputs(const tiercel_session* s) { return capi::count(s, capi::outputs_of); }
+const char* tiercel_session_input_name(const tiercel_session* s, size_t i) { return capi::name_of(s, capi::inputs_of, i); }
+const char* tiercel_session_output_name(const tiercel_session* s, size_t i) { return capi::name_of(s, capi::outputs_of, i); }
 tiercel_status tiercel_session_input_type(const tiercel_session* s, size_t i, tiercel_type* out) {
-  return capi::type_of(s->session->inputs(), i, out);
+  return capi::type_of(s, capi::inputs_of, i, out);
 }
 tiercel_status tiercel_session_output_type(const tiercel_session* s, size_t i, tiercel_type* out) {
-  return capi::type_of(s->session->outputs(), i, out);
+  return capi::type_of(s, capi::outputs_of, i, out);
 }
 const char* tiercel_session_input_dim_name(const tiercel_session* s, size_t i, int32_t axis) {
-  return capi::dim_name(*s->session, s->session->inputs(), i, axis);
+  return capi::dim_name(s, capi::inputs_of, i, axis);
 }
 const char* tiercel_session_output_dim_name(const tiercel_session* s, size_t i, int32_t axis) {
-  return capi::dim_name(*s->session, s->session->outputs(), i, axis);
+  return capi::dim_name(s, capi::outputs_of, i, axis);
 }
 
 tiercel_status tiercel_session_output_types(tiercel_session* s, const tiercel_arg* inputs, tiercel_type* outputs) {

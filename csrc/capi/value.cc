@@ -14,9 +14,13 @@ Shape shape_of(int32_t rank, const int64_t* dims) {
   return s;
 }
 
+DType dtype_of(int32_t number) {
+  if (number <= 0 || number >= kNumDTypes) fail(Code::kInvalidArgument, "dtype ", number, " is none of tiercel_dtype");
+  return static_cast<DType>(number);
+}
+
 Tensor view_of(const tiercel_arg& a) {
-  if (a.dtype <= 0 || a.dtype >= kNumDTypes) fail(Code::kInvalidArgument, "dtype ", a.dtype, " is none of tiercel_dtype");
-  const DType dtype = static_cast<DType>(a.dtype);
+  const DType dtype = dtype_of(a.dtype);
   if (dtype == DType::kString) fail(Code::kInvalidArgument, "strings are passed as a tiercel_value, not as a buffer");
   const Shape shape = shape_of(a.rank, a.dims);
   if (!a.data && shape.count() != 0) fail(Code::kInvalidArgument, "data is NULL for a tensor of shape ", shape.str());
@@ -66,7 +70,7 @@ tiercel_status tiercel_value_from_items(int32_t dtype, const tiercel_value* cons
     need(out, "out");
     if (count) need(items, "items");
     auto s = std::make_shared<Sequence>();
-    s->dtype = static_cast<DType>(dtype);
+    s->dtype = capi::dtype_of(dtype);
     for (size_t i = 0; i < count; ++i) {
       need(items[i], "an item");
       if (!items[i]->value.is_tensor() || items[i]->value.tensor().dtype() != s->dtype)

@@ -9,8 +9,8 @@
  *   tiercel_session_free(s);
  *
  * Every function may be called from any thread. A session may run on many threads at once; freeing a handle while another
- * thread uses it is the caller's mistake. Strings that functions return belong to the handle they came from. A handle's free
- * function takes NULL. A function that fails leaves its outputs alone, and the session usable.
+ * thread uses it is the caller's mistake. Strings that functions return belong to the handle they came from. NULL where a
+ * handle or pointer is needed is TIERCEL_INVALID_ARGUMENT, 0 or NULL; a handle's free function takes it. A function that fails leaves its outputs alone, and the session usable.
  */
 #ifndef TIERCEL_H
 #define TIERCEL_H

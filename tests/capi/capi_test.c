@@ -127,6 +127,74 @@ static void run(tiercel_session* s) {
   tiercel_value_free(text);
 }
 
+/* NULL for everything that can be NULL: an error that says what was, never a crash. */
+static void nulls(void) {
+  tiercel_options* o = NULL;
+  tiercel_session* s = NULL;
+  tiercel_value* v = NULL;
+  tiercel_type t;
+  tiercel_arg a = nothing;
+  const char* bytes = NULL;
+  const int64_t dims[] = {1};
+  const char* const strings[] = {NULL};
+  const tiercel_value* const items[] = {NULL};
+  CHECK(tiercel_session_num_inputs(NULL) == 0 && tiercel_session_num_outputs(NULL) == 0);
+  CHECK(tiercel_session_input_name(NULL, 0) == NULL && tiercel_session_output_name(NULL, 0) == NULL);
+  CHECK(tiercel_session_input_dim_name(NULL, 0, 0) == NULL && tiercel_session_output_dim_name(NULL, 0, 0) == NULL);
+  CHECK(tiercel_session_input_type(NULL, 0, &t) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(strstr(tiercel_last_error(), "session") != NULL);
+  CHECK(tiercel_session_output_type(NULL, 0, &t) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_session_output_types(NULL, &a, &t) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_session_run(NULL, &a, &a, NULL) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_session_load("model.onnx", NULL, NULL) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_session_load_memory(NULL, 7, NULL, NULL, NULL, NULL, &s) == TIERCEL_INVALID_ARGUMENT && s == NULL);
+  CHECK(tiercel_session_load_memory(NULL, 0, NULL, NULL, NULL, NULL, &s) == TIERCEL_INVALID_PROTOBUF && s == NULL);
+  CHECK(tiercel_options_create(NULL) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_options_set(NULL, "threads", "1") == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_options_create(&o) == TIERCEL_OK);
+  CHECK(tiercel_options_set(o, NULL, "1") == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_options_set(o, "threads", NULL) == TIERCEL_INVALID_ARGUMENT);
+  tiercel_options_free(o);
+  CHECK(tiercel_control_create(NULL) == TIERCEL_INVALID_ARGUMENT);
+  tiercel_control_terminate(NULL, 1);
+  CHECK(tiercel_value_from_buffer(NULL, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_buffer(&a, NULL) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_strings(1, NULL, strings, NULL, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_strings(1, dims, NULL, NULL, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_strings(1, dims, strings, NULL, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_items(TIERCEL_FLOAT, NULL, 1, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_items(TIERCEL_FLOAT, items, 1, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_items(99, NULL, 0, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(strstr(tiercel_last_error(), "99") != NULL);
+  CHECK(tiercel_value_view(NULL, &a) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_string(NULL, 0, &bytes, NULL) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_item(NULL, 0, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_count(NULL) == 0 && v == NULL && bytes == NULL);
+  tiercel_session_free(NULL);
+  tiercel_options_free(NULL);
+  tiercel_control_free(NULL);
+}
+
+/* Shapes that no memory could hold. */
+static void huge(void) {
+  const int64_t overflow[] = {INT64_MAX, INT64_MAX}, large[] = {INT64_MAX / 8}, negative[] = {-1};
+  int64_t deep[17];
+  float x = 0;
+  tiercel_value* v = NULL;
+  tiercel_arg a = buffer(TIERCEL_FLOAT, 2, overflow, &x);
+  int i;
+  for (i = 0; i < 17; ++i) deep[i] = 1;
+  CHECK(tiercel_value_from_buffer(&a, &v) != TIERCEL_OK);
+  a = buffer(TIERCEL_FLOAT, 1, negative, &x);
+  CHECK(tiercel_value_from_buffer(&a, &v) == TIERCEL_INVALID_ARGUMENT && strstr(tiercel_last_error(), "-1") != NULL);
+  a = buffer(TIERCEL_FLOAT, 17, deep, &x);
+  CHECK(tiercel_value_from_buffer(&a, &v) == TIERCEL_INVALID_ARGUMENT && strstr(tiercel_last_error(), "17") != NULL);
+  a = buffer(TIERCEL_FLOAT, -1, deep, &x);
+  CHECK(tiercel_value_from_buffer(&a, &v) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_value_from_strings(1, large, (const char* const*)deep, NULL, &v) != TIERCEL_OK);
+  CHECK(v == NULL);
+}
+
 static void values(void) {
   const int64_t dims[] = {2};
   int32_t data[] = {7, 8};
@@ -205,6 +273,8 @@ int main(void) {
   loading();
   options();
   values();
+  nulls();
+  huge();
   printf("%s\n", failures ? "FAILED" : "passed");
   return failures != 0;
 }
