@@ -96,6 +96,20 @@ bool is_bits_of(const std::string& numpy_name, DType t) {
   return false;
 }
 
+// numpy.asarray; an object that refuses (a torch tensor with a gradient does) is a wrong argument, and says why.
+py::array as_array(const py::handle& object, const py::object& dtype, const std::string& what, DType wanted) {
+  try {
+    return numpy().attr("asarray")(object, py::arg("dtype") = dtype);
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_ValueError) && !e.matches(PyExc_TypeError) && !e.matches(PyExc_OverflowError) &&
+        !e.matches(PyExc_RuntimeError))
+      throw;
+    fail(Code::kInvalidArgument, what, ": expected ", Type::tensor(wanted).str(), ", got a ", type_name(object),
+         " that is no array", dtype.is_none() ? "" : " of " + std::string(py::str(dtype)), " (",
+         std::string(py::str(e.value())), ")");
+  }
+}
+
 std::vector<py::ssize_t> extents(const Tensor& t) { return {t.shape().begin(), t.shape().end()}; }
 
 }  // namespace
@@ -120,8 +134,7 @@ DType dtype_of_numpy(const py::handle& numpy_dtype) {
 }
 
 Tensor to_tensor(const py::handle& object, const std::string& what, DType wanted) {
-  py::array a = py::array::ensure(object);
-  if (!a) throw py::error_already_set();
+  py::array a = as_array(object, py::none(), what, wanted);
   DType dtype = dtype_of_numpy(a.dtype());
   const std::string name = py::str(a.dtype());
   if (wanted != DType::kUndefined && dtype != wanted) {
@@ -198,14 +211,7 @@ RuntimeValue to_value(const py::handle& object, const Type& type, const std::str
   // What has an element type of its own must have the right one; lists and scalars take it on.
   const bool typed = py::isinstance<py::array>(object) || (py::hasattr(object, "__array__") && !is_numpy_scalar(object));
   if (typed) return to_tensor(object, what, type.dtype);
-  py::object array;
-  try {
-    array = numpy().attr("asarray")(object, py::arg("dtype") = numpy_dtype(type.dtype));
-  } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_ValueError) && !e.matches(PyExc_TypeError) && !e.matches(PyExc_OverflowError)) throw;
-    fail(Code::kInvalidArgument, what, ": expected ", type.str(), ", got a ", type_name(object), " that is no array of ",
-         std::string(py::str(numpy_dtype(type.dtype))), " (", std::string(py::str(e.value())), ")");
-  }
+  const py::array array = as_array(object, numpy_dtype(type.dtype), what, type.dtype);
   return to_tensor(array, what, type.dtype);
 }
 

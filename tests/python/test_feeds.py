@@ -76,6 +76,17 @@ def test_objects_with_an_array_interface(turn: tiercel.InferenceSession) -> None
         turn.run(None, {"x": Tensor(X.astype(np.float64))})
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, TypeError])
+def test_objects_that_refuse_to_be_arrays(turn: tiercel.InferenceSession, error: type[Exception]) -> None:
+    class Tensor:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            raise error("detach it first")
+
+    with pytest.raises(InvalidArgument, match=r'input "x": .*Tensor.*detach it first'):
+        turn.run(None, {"x": Tensor()})
+    np.testing.assert_array_equal(turn.run(None, {"x": X})[0], X.T)
+
+
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.float64(2), np.array(2, "f4"), True], ids=repr)
 def test_scalars(value: Any) -> None:
     y = tiercel.InferenceSession(identity(1, [])).run(None, {"x": value})[0]
