@@ -167,6 +167,10 @@ def test_random_inputs_have_a_seed(capsys: pytest.CaptureFixture[str], mlp: str)
         (["--input", __file__], "cannot be read"),
         (["--dim", "batch"], "NAME=N"),
         (["--dim", "batch=-1"], "NAME=N"),
+        (["--dim", "batch=\u00b2"], "NAME=N"),
+        (["--dim", "height=2"], "no dimension 'height'; they have batch"),
+        (["--shape", "x=99999999999x99999999999"], "too large"),
+        (["--seed", "-1"], "number from 0"),
         (["--shape", "x=2xq"], "NAME=EXTENTS"),
         (["--shape", "y=2x4"], "no input 'y'"),
         (["--threads", "0"], "number of threads"),
@@ -177,6 +181,31 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], mlp: str, args: list[st
     code, _, err = run(capsys, "run", mlp, *args)
     assert code == 2
     assert message in err
+
+
+def test_shape_of_an_input_that_is_a_file(capsys: pytest.CaptureFixture[str], mlp: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 4), np.float32))
+    code, _, err = run(capsys, "run", mlp, "--input", str(tmp_path / "x.npy"), "--shape", "x=2x4")
+    assert code == 2
+    assert "--shape x" in err
+
+
+def test_output_folder_that_cannot_be_made(capsys: pytest.CaptureFixture[str], mlp: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        code, _, err = run(capsys, "run", mlp, "--output", str(folder))
+        assert code == 1
+        assert str(folder) in err
+
+
+@pytest.mark.parametrize(("command", "option"), [("bench", "--json"), ("profile", "--json"), ("profile", "--trace")])
+def test_files_that_cannot_be_written_are_known_before_the_work(
+    capsys: pytest.CaptureFixture[str], mlp: str, tmp_path: Path, command: str, option: str
+) -> None:
+    for path, message in ((tmp_path / "none" / "x.json", "no folder"), (tmp_path, "is a folder")):
+        code, out, err = run(capsys, command, mlp, option, str(path))
+        assert (code, out) == (2, "")
+        assert message in err
 
 
 def test_ambiguous_input_file(capsys: pytest.CaptureFixture[str], two_inputs: str, tmp_path: Path) -> None:

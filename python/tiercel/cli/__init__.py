@@ -48,9 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{args.model}: " if "model" in args else ""
         print(f"tiercel {args.command}: {where}{type(e).__name__}: {e}", file=sys.stderr)
         return 1
+    except MemoryError as e:
+        print(f"tiercel {args.command}: out of memory: {e}".rstrip(": "), file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `tiercel info model | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:  # a file or folder that cannot be written
+        print(
+            f"tiercel {args.command}: {e.filename or ''}{': ' if e.filename else ''}{e.strerror or e}", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"tiercel {args.command}: interrupted", file=sys.stderr)
         return 130

@@ -11,7 +11,7 @@ import json
 import sys
 
 from tiercel.cli import compare, feeds
-from tiercel.cli.text import progress
+from tiercel.cli.text import count, progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, default=1e-3, metavar="X",
         help="largest difference between engines, relative to the largest value of an output (default 1e-3)",
     )  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
+    parser.add_argument("--json", type=feeds.output_file, metavar="FILE", help="write every measurement to FILE")
 
 
 def engines(text: str) -> list[str]:
@@ -70,9 +70,7 @@ def main(args: argparse.Namespace) -> int:
             results, args.model, inputs, threads, args.rounds, args.seconds, lambda turns: progress(turns, "timing")
         )
     shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in arrays.items())
-    print(
-        f"{args.model}: {shapes}; {threads} thread{'s' if threads > 1 else ''}, {build['isa']}, {args.rounds} rounds\n"
-    )
+    print(f"{args.model}: {shapes}; {count(threads, 'thread')}, {build['isa']}, {count(args.rounds, 'round')}\n")
     print(compare.report(results))
     if args.json:
         document = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tiercel.cli import compare, feeds
-from tiercel.cli.text import duration, progress
+from tiercel.cli.text import count, duration, progress
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 MODEL = FOLDER / "digits.onnx"
@@ -93,7 +93,7 @@ def main(args: argparse.Namespace) -> int:
     with compare.inputs_file({"image": x}) as inputs:
         results = compare.check(names, MODEL, inputs, threads)
         compare.time_rounds(results, MODEL, inputs, threads, 3, 0.2, lambda turns: progress(turns, "timing"))
-    print(f"\nAll {len(x)} images in one run ({build['isa']} kernels, {threads} threads):")
+    print(f"\nAll {len(x)} images in one run ({build['isa']} kernels, {count(threads, 'thread')}):")
     for r in results:
         if r.failure:
             print(f"  {r.engine:<12} failed: {r.failure}")

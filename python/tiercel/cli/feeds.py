@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
+
+MOST = 1 << 40  # elements of a random input
 
 Signature = list[tuple[str, str, "list[int | str | None] | None"]]
 
@@ -44,11 +47,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=2x3x4",
         help="shape of a random input, where it is not fixed",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random inputs (default 0)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of random inputs (default 0)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_threads, default=0, metavar="N", help="of a run (default: all processors)")
+
+
+def output_file(text: str) -> str:
+    """A file to write when the work is done; that there is no such folder is known before."""
+    folder = Path(text).parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder")
+    return text
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return int(text)
 
 
 def _threads(text: str) -> int:
@@ -67,13 +86,18 @@ def model_info(path: str) -> dict[str, Any]:
     return info
 
 
-def dimensions(args: argparse.Namespace) -> dict[str, int]:
+def dimensions(args: argparse.Namespace, inputs: Signature) -> dict[str, int]:
     """--dim as a dict."""
     dims = {}
+    symbols = sorted({d for _, _, extents in inputs for d in extents or () if isinstance(d, str)})
     for text in args.dim:
         name, _, value = text.rpartition("=")
-        if not name or not value.isdigit():
+        if not name or not value.isdecimal():
             raise UsageError(f"--dim {text}: expected NAME=N, such as --dim batch=1")
+        if name not in symbols:
+            raise UsageError(
+                f"--dim {text}: the inputs have no dimension {name!r}; they have {', '.join(symbols) or 'none'}"
+            )
         dims[name] = int(value)
     return dims
 
@@ -83,7 +107,7 @@ def _shapes(args: argparse.Namespace, inputs: Signature) -> dict[str, tuple[int,
     for text in args.shape:
         name, _, value = text.rpartition("=")
         parts = [p for p in re.split(r"[x,]", value) if p]
-        if not name or not all(p.isdigit() for p in parts):
+        if not name or not all(p.isdecimal() for p in parts):
             raise UsageError(f"--shape {text}: expected NAME=EXTENTS, such as --shape image=1x3x224x224")
         _known(name, inputs, f"--shape {text}")
         shapes[name] = tuple(int(p) for p in parts)
@@ -119,6 +143,8 @@ def random_input(
             raise UsageError(f"the rank of input {name!r} is not known: give --shape {name}=EXTENTS")
         shape = tuple(d if isinstance(d, int) else extents.get(str(d), 1) for d in dims)
     dtype = np.dtype(_DTYPES[found[1]])
+    if math.prod(shape) > MOST:
+        raise UsageError(f"input {name!r}: a random array of shape {list(shape)} is too large")
     if dtype.kind in "fc":
         return np.asarray(rng.standard_normal(shape)).astype(dtype)
     if dtype.kind == "O":
@@ -163,7 +189,10 @@ def feeds(args: argparse.Namespace, inputs: Signature) -> dict[str, Any]:
             name = left[0]
         _known(name, inputs, what)
         given[name] = loaded
-    extents, shapes, rng = dimensions(args), _shapes(args, inputs), np.random.default_rng(args.seed)
+    extents, shapes, rng = dimensions(args, inputs), _shapes(args, inputs), np.random.default_rng(args.seed)
+    for name in shapes:
+        if name in given:
+            raise UsageError(f"--shape {name}=...: that input comes from a file")
     for name, kind, dims in inputs:
         if name not in given:
             given[name] = random_input(name, kind, dims, extents, shapes.get(name), rng)

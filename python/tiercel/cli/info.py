@@ -49,8 +49,8 @@ def operator_lines(operators: list[tuple[str, str, int, int, bool]]) -> list[str
 
 
 def main(args: argparse.Namespace) -> int:
-    dims = feeds.dimensions(args)
     info = feeds.model_info(args.model)
+    dims = feeds.dimensions(args, info["inputs"])
     info["file_bytes"] = os.path.getsize(args.model)
     info["memory"], problem = None, ""
     if not info["unsupported"]:

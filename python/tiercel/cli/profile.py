@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tiercel.cli import feeds
-from tiercel.cli.text import duration, progress, shorten, table
+from tiercel.cli.text import count, duration, progress, shorten, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", choices=("node", "operator"), default="node", help="what a row of the table is (default node)"
     )
-    parser.add_argument("--trace", metavar="FILE", help="write the recorded runs as Chrome-trace JSON")
-    parser.add_argument("--json", metavar="FILE", help="write the table, whole, as JSON")
+    parser.add_argument(
+        "--trace", type=feeds.output_file, metavar="FILE", help="write the recorded runs as Chrome-trace JSON"
+    )
+    parser.add_argument("--json", type=feeds.output_file, metavar="FILE", help="write the table, whole, as JSON")
 
 
 @dataclass
@@ -113,7 +115,9 @@ def main(args: argparse.Namespace) -> int:
     total = sum(r.median(runs) for r in rows)
     wall = statistics.median(walls)
     flops = sum(sum(r.flops.values()) for r in rows) / max(len(runs), 1)
-    print(f"{args.model}: {len(walls)} runs, median {duration(wall)}, {threads} threads, {build['isa']}")
+    print(
+        f"{args.model}: {count(len(walls), 'run')}, median {duration(wall)}, {count(threads, 'thread')}, {build['isa']}"
+    )
     print(
         f"peak {peak:.0f} GFLOPS; the run does {flops / 1e9:.3g} GFLOP at {flops / wall / 1e9:.1f} GFLOPS, "
         f"{flops / wall / 1e9 / peak:.0%} of peak; {duration(max(wall - total, 0))} outside of nodes\n"

@@ -27,6 +27,11 @@ def duration(seconds: float) -> str:
     raise AssertionError
 
 
+def count(n: int, what: str) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def extents(dims: Sequence[int | str | None] | None) -> str:
     """``[1, 3, height, ?]``; ``[...]`` for an unknown rank."""
     if dims is None:
