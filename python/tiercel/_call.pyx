@@ -330,6 +330,8 @@ cdef class Session:
         if output_names is not None:
             if isinstance(output_names, str):
                 raise TypeError("output_names must be a list of names, not a str")
+            if not hasattr(output_names, "__len__"):
+                output_names = list(output_names)
             if len(output_names):
                 wanted = []
                 for i in range(self.n_out):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiercel import _core, errors
-from tiercel.values import OrtValue, OrtValueVector, element_dtype, need_cpu
+from tiercel.devices import need_cpu
+from tiercel.values import OrtValue, OrtValueVector, element_dtype
 
 if TYPE_CHECKING:
     from tiercel.session import InferenceSession
@@ -22,6 +23,10 @@ class IOBinding:
         self._inputs: dict[str, Any] = {}
         self._outputs: dict[str, np.ndarray[Any, Any] | None] = {}  # None: memory that the run allocates
         self._results: list[Any] = []
+
+    @property
+    def _iobinding(self) -> IOBinding:  # onnxruntime's inner object
+        return self
 
     def bind_cpu_input(self, name: str, arr_on_cpu: np.ndarray[Any, Any]) -> None:
         """Binds an array, which is read at each run. Raises ``InvalidArgument`` for a name that is no input's, or no array."""

@@ -49,14 +49,29 @@ def _module(name: str, doc: str, package: bool = False) -> types.ModuleType:
     spec = importlib.machinery.ModuleSpec(name, None, origin="tiercel", is_package=package)
     module.__spec__ = spec
     if package:
-        module.__path__ = []
+        # No folder: what is not in sys.modules is not there. Not empty, for programs look for files beside the package.
+        module.__path__ = [str(Path(__file__).parent / _NAME)]
     module.__file__ = __file__
+    return module
+
+
+def _lazy_module(name: str, source: str) -> types.ModuleType:
+    """A module with the names of another one, which is imported when the first of them is wanted."""
+    module = _module(name, f"{source}, imported when used.")
+
+    def get(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
+        return getattr(importlib.import_module(source), attribute)
+
+    module.__getattr__ = get  # type: ignore[method-assign]
     return module
 
 
 def _fill(module: types.ModuleType, *sources: Any) -> None:
     for source in sources:
-        for name in getattr(source, "__all__", None) or [n for n in vars(source) if not n.startswith("_")]:
+        own = [n for n, v in vars(source).items() if n[0] != "_" and getattr(v, "__module__", "").startswith("tiercel")]
+        for name in getattr(source, "__all__", own):
             setattr(module, name, getattr(source, name))
 
 
@@ -66,10 +81,10 @@ def install_as_onnxruntime(force: bool = False) -> types.ModuleType:
 
     To be called before anything imports onnxruntime. Raises ``RuntimeError`` when the real one is imported already, unless
     ``force``, which replaces it for imports that follow. Returns the module. What Tiercel lacks (``onnxruntime.quantization``,
-    ``onnxruntime.transformers``, ...) is a ``ModuleNotFoundError``.
+    ``onnxruntime.transformers`` but for its ``io_binding_helper``, ...) is a ``ModuleNotFoundError``.
     """
     import tiercel
-    from tiercel import binding, errors, options, providers, session, values
+    from tiercel import binding, devices, errors, misc, options, providers, session, values
 
     present = sys.modules.get(_NAME)
     if present is not None:
@@ -85,35 +100,47 @@ def install_as_onnxruntime(force: bool = False) -> types.ModuleType:
     exceptions = {c.__name__: c for c in errors.Error.__subclasses__()}
 
     state = _module(f"{_NAME}.capi.onnxruntime_pybind11_state", "Tiercel's classes under onnxruntime's names.")
-    _fill(state, tiercel, values)
+    _fill(state, tiercel, values, devices)
     vars(state).update(exceptions)
     pybind = _module(f"{_NAME}.capi._pybind_state", "Tiercel's classes under onnxruntime's names.")
     vars(pybind).update({k: v for k, v in vars(state).items() if not k.startswith("__")})
     collection = _module(f"{_NAME}.capi.onnxruntime_inference_collection", "Tiercel's session classes.")
-    _fill(collection, values, binding)
+    _fill(collection, values, devices, binding)
+    collection.C = pybind  # type: ignore[attr-defined]
     collection.InferenceSession = session.InferenceSession  # type: ignore[attr-defined]
     collection.Session = session.InferenceSession  # type: ignore[attr-defined]
     collection.check_and_normalize_provider_args = (  # type: ignore[attr-defined]
         providers.check_and_normalize_provider_args
     )
+    validation = _module(
+        f"{_NAME}.capi.onnxruntime_validation", "Checks of the installation: there is nothing to check."
+    )
+    vars(validation).update(
+        check_distro_info=misc.preload_dlls, get_package_name_and_version_info=lambda: (_NAME, ONNXRUNTIME_API, None)
+    )
+    package = _module(f"{_NAME}.capi.build_and_package_info", "Name and version.")
+    vars(package).update(package_name=_NAME, __version__=ONNXRUNTIME_API)
     capi = _module(f"{_NAME}.capi", "Tiercel's classes under onnxruntime's names.", package=True)
-    for child in (state, pybind, collection):
-        setattr(capi, child.__name__.rpartition(".")[2], child)
-
-    backend = _module(f"{_NAME}.backend", "tiercel.backend, imported when used: it needs the onnx package.")
-    backend.__getattr__ = lambda name: getattr(importlib.import_module("tiercel.backend"), name)  # type: ignore[method-assign]
+    helper = _lazy_module(f"{_NAME}.transformers.io_binding_helper", "tiercel.type_helper")
+    transformers = _module(
+        f"{_NAME}.transformers", "Of onnxruntime.transformers, io_binding_helper alone.", package=True
+    )
+    backend = _lazy_module(f"{_NAME}.backend", "tiercel.backend")  # it needs the onnx package
 
     root = _module(_NAME, "Tiercel under the name of onnxruntime.", package=True)
     _fill(root, tiercel, options)
-    root.capi = capi  # type: ignore[attr-defined]
-    root.backend = backend  # type: ignore[attr-defined]
     root.__version__ = ONNXRUNTIME_API  # type: ignore[attr-defined]
     root.__author__ = "Tiercel"  # type: ignore[attr-defined]
     root._is_tiercel = True  # type: ignore[attr-defined]
     root.__getattr__ = tiercel.__getattr__  # type: ignore[method-assign]
 
-    for module in (root, backend, capi, state, pybind, collection):
+    vars(root).update(package_name=_NAME, version=ONNXRUNTIME_API, cuda_version=None, onnxruntime_validation=validation)
+
+    for module in (root, backend, capi, state, pybind, collection, validation, package, transformers, helper):
         sys.modules[module.__name__] = module
+        parent, _, name = module.__name__.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], name, module)
     if not any(isinstance(f, _Finder) for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     importlib.invalidate_caches()

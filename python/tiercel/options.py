@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tiercel import errors
+
+if TYPE_CHECKING:
+    from tiercel.devices import OrtEpDevice, OrtExecutionProviderDevicePolicy
 
 
 class GraphOptimizationLevel(enum.IntEnum):
@@ -177,6 +181,15 @@ class SessionOptions:
 
     def add_provider(self, provider_name: str, provider_options: dict[str, str]) -> None:
         """Accepted; no effect: there is one provider, the processor."""
+
+    def add_provider_for_devices(self, ep_devices: Sequence[OrtEpDevice], provider_options: Mapping[str, str]) -> None:
+        """Accepted; no effect: there is one device, the processor."""
+
+    def set_provider_selection_policy(self, policy: OrtExecutionProviderDevicePolicy) -> None:
+        """Accepted; no effect: every policy chooses the processor."""
+
+    def set_provider_selection_policy_delegate(self, delegate: Callable[..., Any]) -> None:
+        """Accepted; never called: there is nothing to choose from."""
 
     def _pairs(self) -> list[tuple[str, str]]:
         """As options of ``tiercel_options_set``."""

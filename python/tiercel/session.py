@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 import threading
 import time
@@ -15,7 +16,9 @@ from tiercel.options import SessionOptions
 
 if TYPE_CHECKING:
     from tiercel.binding import IOBinding
-    from tiercel.values import OrtMemoryInfo, OrtValue
+    from tiercel.devices import OrtEpDevice, OrtMemoryInfo
+    from tiercel.inner import InnerSession
+    from tiercel.values import OrtValue, OrtValueVector
 
 
 class NodeArg:
@@ -164,15 +167,21 @@ class InferenceSession(_Session):
 
     def get_input_memory_infos(self) -> list[OrtMemoryInfo]:
         """Where each input is expected: the processor's memory."""
-        from tiercel.values import OrtMemoryInfo
+        from tiercel.devices import OrtMemoryInfo
 
         return [OrtMemoryInfo() for _ in self._input_names]
 
     def get_output_memory_infos(self) -> list[OrtMemoryInfo]:
         """Where each output lies: the processor's memory."""
-        from tiercel.values import OrtMemoryInfo
+        from tiercel.devices import OrtMemoryInfo
 
         return [OrtMemoryInfo() for _ in self._output_names]
+
+    def get_input_epdevices(self) -> list[OrtEpDevice]:
+        """The device of each input: the processor."""
+        from tiercel.devices import OrtEpDevice
+
+        return [OrtEpDevice() for _ in self._input_names]
 
     # ---- running (run itself is tiercel._call.Session.run)
 
@@ -186,6 +195,19 @@ class InferenceSession(_Session):
         from tiercel.values import OrtValue
 
         return [OrtValue(v) for v in self.run(output_names, input_dict_ort_values, run_options)]
+
+    def run_with_ortvaluevector(
+        self,
+        run_options: RunOptions | None,
+        feed_names: Sequence[str],
+        feeds: Sequence[OrtValue],
+        fetch_names: Sequence[str],
+        fetches: OrtValueVector,
+        fetch_devices: Sequence[Any],
+    ) -> None:
+        """As ``run_with_ort_values``, with the inputs as a list beside their names; the outputs are put into ``fetches``."""
+        named = dict(zip(feed_names, feeds, strict=True))
+        fetches[:] = self.run_with_ort_values(fetch_names, named, run_options)
 
     def io_binding(self) -> IOBinding:
         """A new, empty ``IOBinding`` for this session."""
@@ -272,8 +294,10 @@ class InferenceSession(_Session):
     # ---- onnxruntime's, without a meaning here
 
     @property
-    def _sess(self) -> InferenceSession:
-        return self
+    def _sess(self) -> InnerSession:
+        from tiercel.inner import InnerSession
+
+        return InnerSession(self)
 
     @property
     def _model_path(self) -> str | None:
@@ -296,13 +320,24 @@ class InferenceSession(_Session):
     # ---- pickling
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Through __getstate__ and __setstate__, which subclasses of applications replace with their own.
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+
+    def __getstate__(self) -> Any:
+        """Path or bytes, options, and what a subclass keeps besides."""
         model, options, kwargs = self._arguments
         if isinstance(model, str):
             model = os.path.abspath(model)
-        return _restore, (type(self), model, options, kwargs)
+        extra = {k: v for k, v in self.__dict__.items() if k not in _OWN}
+        return {"model": model, "options": options, "kwargs": kwargs, "extra": extra}
+
+    def __setstate__(self, state: Any) -> None:
+        """Loads the model anew."""
+        InferenceSession.__init__(self, state["model"], state["options"], **state["kwargs"])
+        self.__dict__.update(state["extra"])
 
 
-def _restore(
-    cls: type[InferenceSession], model: str | bytes, options: SessionOptions, kwargs: dict[str, Any]
-) -> InferenceSession:
-    return cls(model, options, **kwargs)
+#: Attributes that loading sets.
+_OWN = frozenset(
+    ("_arguments", "_inputs_meta", "_meta", "_outputs_meta", "_profile_start", "_providers", "_sess_options")
+)

@@ -1,82 +1,17 @@
-"""OrtValue and OrtDevice: values outside a call, as onnxruntime has them. All memory is the processor's."""
+"""OrtValue: a value outside a call, as onnxruntime has it. All memory is the processor's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, SupportsInt
 
 import numpy as np
 
 from tiercel import _core, errors
+from tiercel.devices import OrtMemoryInfo, need_cpu
 
 _STRING = 8
 _TENSOR, _SEQUENCE = 0, 1
-_DEVICE_TYPES = {"cpu": 0, "cuda": 1, "gpu": 1, "dml": 4, "npu": 2, "cann": 3, "webgpu": 1}
-
-
-class OrtDevice:
-    """Where memory lies. Only the processor's is supported; others exist as names."""
-
-    def __init__(self, device_type: int = 0, mem_type: int = 0, vendor_id: int = 0, device_id: int = 0) -> None:
-        self._type, self._mem_type, self._vendor, self._id = device_type, mem_type, vendor_id, device_id
-
-    @staticmethod
-    def make(ort_device_name: str, device_id: int, vendor_id: int = -1) -> OrtDevice:
-        """The device of a name ("cpu", "cuda", ...). Raises ``Fail`` for a name that is none."""
-        kind = _DEVICE_TYPES.get(ort_device_name.lower())
-        if kind is None:
-            raise errors.Fail(f"Unsupported device type: {ort_device_name}")
-        return OrtDevice(kind, 0, max(vendor_id, 0), device_id)
-
-    def device_id(self) -> int:
-        """int: the number of the device among its kind."""
-        return self._id
-
-    def device_type(self) -> int:
-        """int: 0 for the processor."""
-        return self._type
-
-    def device_vendor_id(self) -> int:
-        """int: 0, no vendor."""
-        return self._vendor
-
-    def device_mem_type(self) -> int:
-        """int: 0, the default memory of the device."""
-        return self._mem_type
-
-    @staticmethod
-    def cpu() -> int:
-        """The device type of the processor."""
-        return 0
-
-    @staticmethod
-    def cuda() -> int:
-        """The device type of GPUs."""
-        return 1
-
-    @staticmethod
-    def default_memory() -> int:
-        """The default memory type."""
-        return 0
-
-    def _get_c_device(self) -> OrtDevice:
-        return self
-
-
-class OrtMemoryInfo:
-    """A description of memory: name, kind of allocator, device. Informative only."""
-
-    def __init__(self, name: str = "Cpu", allocator_type: int = 0, device_id: int = 0, mem_type: int = 0) -> None:
-        self.name, self.allocator_type, self.device_id, self.mem_type = name, allocator_type, device_id, mem_type
-
-
-def need_cpu(device_type: object) -> None:
-    """Raises ``Fail`` unless the device is the processor."""
-    name = device_type.lower() if isinstance(device_type, str) else device_type
-    if isinstance(name, OrtDevice):
-        name = "cpu" if name.device_type() == 0 else f"device type {name.device_type()}"
-    if name not in ("cpu", 0):
-        raise errors.Fail(f"memory on {device_type} is not supported: Tiercel runs on the processor, use 'cpu'")
 
 
 def element_dtype(element_type: Any) -> tuple[np.dtype[Any], int]:
@@ -154,11 +89,23 @@ class OrtValue:
 
     @classmethod
     def from_dlpack(cls, data: Any, /) -> OrtValue:
-        """A tensor over the memory of an object with ``__dlpack__``, which must be the processor's."""
-        return cls(np.from_dlpack(data))
+        """A tensor over the memory of an object with ``__dlpack__``, or of such a capsule.
 
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.numpy().__dlpack__(*args, **kwargs)
+        Raises ``TypeError`` for anything else, ``BufferError`` when the memory is not the processor's.
+        """
+        from tiercel import dlpack
+
+        array, number = dlpack.load(data)
+        return cls(_tidy(array), number)
+
+    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
+        from tiercel import dlpack
+
+        return dlpack.export(self._tensor(), self._element_type)
+
+    def to_dlpack(self) -> Any:
+        """A DLPack capsule over the tensor's memory. Raises ``BufferError`` for element types that DLPack lacks."""
+        return self.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
@@ -272,6 +219,19 @@ class OrtValueVector(list[OrtValue]):
     def push_back(self, value: OrtValue) -> None:
         """Appends a value."""
         self.append(value)
+
+    def element_type_at(self, index: int) -> int:
+        """The TensorProto.DataType of one of them."""
+        return self[index].element_type()
+
+    def dlpack_at(self, index: int) -> Any:
+        """A DLPack capsule over one of them."""
+        return self[index].to_dlpack()
+
+    def to_dlpacks(self, to_tensor: Callable[[Any], Any] | None = None) -> list[Any]:
+        """DLPack capsules over all, or what the function makes of each."""
+        capsules = [value.to_dlpack() for value in self]
+        return capsules if to_tensor is None else [to_tensor(c) for c in capsules]
 
     def reserve(self, n: SupportsInt) -> None:
         """No effect."""

@@ -80,10 +80,38 @@ except AttributeError:
 """)
     assert out.split("\n")[:4] == [
         "onnxruntime.quantization",
-        "onnxruntime.transformers",
+        "onnxruntime.transformers.optimizer",
         "onnxruntime.nothing",
         "no attribute",
     ]
+
+
+def test_modules_that_applications_import() -> None:
+    out = installed("""
+import os
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_validation
+from onnxruntime.capi.build_and_package_info import __version__ as built
+from onnxruntime.capi.onnxruntime_inference_collection import C, Session, get_ort_device_type
+from onnxruntime.transformers.io_binding_helper import TypeHelper
+assert "torch" not in sys.modules
+assert built == ort.__version__ == ort.version and ort.package_name == "onnxruntime"
+assert onnxruntime_validation.get_package_name_and_version_info()[0] == "onnxruntime"
+assert not os.path.exists(os.path.join(ort.__path__[0], "capi", "libonnxruntime_providers_cuda.so"))
+s = Session(data)
+device = C.OrtDevice(get_ort_device_type("cpu"), C.OrtDevice.default_memory(), 0)
+value = C.OrtValue.ortvalue_from_numpy(x, device)
+np.testing.assert_array_equal(s._sess.run_with_ort_values({"x": value}, ["y"], None)[0].numpy(), x.T)
+print(TypeHelper.get_input_type(s, "x"), TypeHelper.get_io_numpy_type_map(s), TypeHelper.get_io_onnx_type_map(s))
+for call in (lambda: TypeHelper.get_input_type(s, "z"), lambda: TypeHelper.ort_type_to_numpy_type("tensor(bfloat16)"),
+             lambda: TypeHelper.ort_type_to_numpy_type("tensor(string)"), lambda: TypeHelper.ort_type_to_numpy_type("x")):
+    try:
+        call()
+    except ValueError:
+        print("no")
+""")
+    types = "{'x': <class 'numpy.float32'>, 'y': <class 'numpy.float32'>}"
+    assert out.splitlines() == [f"tensor(float) {types} {{'x': 1, 'y': 1}}", *["no"] * 4]
 
 
 def test_backend_module() -> None:

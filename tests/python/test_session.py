@@ -83,13 +83,9 @@ def test_positional_and_keyword_arguments_are_onnxruntimes() -> None:
 def test_surface_is_complete() -> None:
     """Every public name of onnxruntime's that an application written for inference on the processor can use."""
     missing_on_purpose = {
-        # other devices, execution providers and their plugins
-        "OrtArenaCfg", "OrtCompileApiFlags", "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtEpAssignedNode",
-        "OrtEpAssignedSubgraph", "OrtEpContextData", "OrtEpContextDataBuffer", "OrtEpDevice", "OrtAllocatorType",
-        "OrtExecutionProviderDevicePolicy", "OrtExternalInitializerInfo", "OrtHardwareDevice", "OrtHardwareDeviceType",
-        "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSyncStream", "create_and_register_allocator",
-        "create_and_register_allocator_v2", "get_ep_devices", "register_execution_provider_library",
-        "unregister_execution_provider_library", "cuda_version",
+        # compiled contexts and streams of other execution providers
+        "OrtCompileApiFlags", "OrtEpAssignedNode", "OrtEpAssignedSubgraph", "OrtEpContextData", "OrtEpContextDataBuffer",
+        "OrtExternalInitializerInfo", "OrtSyncStream", "cuda_version",
         # adapters, compiled models, packages, sparse values
         "AdapterFormat", "LoraAdapter", "ModelCompiler", "ModelPackage", "ModelPackageComponentContext",
         "ModelPackageContext", "ModelPackageOptions", "ModelPackageWriteMode", "OrtSparseFormat", "SparseTensor",
@@ -102,11 +98,9 @@ def test_surface_is_complete() -> None:
         ours, ort = getattr(tiercel, cls), getattr(onnxruntime, cls)
         gaps = {n for n in dir(ort) if not n.startswith("_")} - set(dir(ours))
         assert gaps <= {
-            "add_external_initializers_from_files_in_memory", "add_provider_for_devices", "set_ep_context_data_read_func",
-            "clear_ep_context_data_read_func", "set_load_cancellation_flag", "set_provider_selection_policy",
-            "set_provider_selection_policy_delegate", "add_active_adapter", "ort_value_from_sparse_tensor",
-            "get_input_epdevices", "get_provider_graph_assignment_info", "release_captured_graph",
-            "run_with_ortvaluevector",
+            "add_external_initializers_from_files_in_memory", "set_ep_context_data_read_func",
+            "clear_ep_context_data_read_func", "set_load_cancellation_flag", "add_active_adapter",
+            "ort_value_from_sparse_tensor", "get_provider_graph_assignment_info", "release_captured_graph",
         }, cls  # fmt: skip
 
 
@@ -188,6 +182,12 @@ def test_wrong_option_objects(lib: Any) -> None:
 
 def test_unknown_keywords_are_accepted(lib: Any) -> None:
     lib.InferenceSession(model(TURN), read_config_from_model=1, enable_fallback=1)
+
+
+def test_names_may_be_any_iterable(lib: Any) -> None:
+    s = lib.InferenceSession(model(TURN))
+    for names in (("y",), {"y": 0}.keys(), np.array(["y"]), (n for n in ["y"])):
+        np.testing.assert_array_equal(s.run(names, {"x": X})[0], X.T)
 
 
 def test_outputs_are_the_callers_own() -> None:
@@ -294,13 +294,38 @@ def test_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(copy.deepcopy(tiercel.InferenceSession(model(TURN))).run(None, {"x": X})[0], X.T)
 
 
-def test_subclass() -> None:
-    class Mine(tiercel.InferenceSession):
-        def __init__(self, source: bytes) -> None:
-            super().__init__(source)
-            self.extra = 1
+class Mine(tiercel.InferenceSession):
+    """Keeps something, and takes other arguments."""
 
-    np.testing.assert_array_equal(Mine(model(TURN)).run(None, {"x": X})[0], X.T)
+    def __init__(self, source: bytes, *, extra: int) -> None:
+        super().__init__(source)
+        self.extra = extra
+
+
+class OwnState(tiercel.InferenceSession):
+    """As applications make sessions picklable that onnxruntime's are not: insightface, for one."""
+
+    def __init__(self, model_path: str, **kwargs: Any) -> None:
+        super().__init__(model_path, **kwargs)
+        self.model_path = model_path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model_path": self.model_path}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__init__(values["model_path"])  # type: ignore[misc]
+
+
+def test_subclasses(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(TURN))
+    mine = Mine(model(TURN), extra=5)
+    own = OwnState(str(path), providers=["CPUExecutionProvider"])
+    for s in (mine, pickle.loads(pickle.dumps(mine)), copy.copy(mine), own, pickle.loads(pickle.dumps(own))):
+        np.testing.assert_array_equal(s.run(None, {"x": X})[0], X.T)
+        assert type(s) in (Mine, OwnState)
+    assert pickle.loads(pickle.dumps(mine)).extra == 5
+    assert pickle.loads(pickle.dumps(own)).model_path == str(path)
 
 
 def test_module_functions(lib: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto
 
 import tiercel
 from small_models import ARRANGE, TURN, identity, model
@@ -70,6 +71,42 @@ def test_ortvalue_of_other_types() -> None:
 def test_dlpack(lib: Any) -> None:
     v = lib.OrtValue.from_dlpack(X.copy())
     np.testing.assert_array_equal(v.numpy(), X)
+
+
+def test_dlpack_of_types_that_numpy_lacks() -> None:
+    """Between the two libraries, in both directions."""
+    bits = np.array([0x3F80, 0x4000], np.uint16)
+    for ours, theirs in ((tiercel.OrtValue, onnxruntime.OrtValue), (onnxruntime.OrtValue, tiercel.OrtValue)):
+        sent = ours.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
+        got = theirs.from_dlpack(sent)
+        assert got.data_type() == "tensor(bfloat16)"
+        assert got.element_type() == TensorProto.BFLOAT16
+        assert got.data_ptr() == sent.data_ptr() == bits.ctypes.data
+        del sent
+
+
+def test_memory_from_dlpack_can_be_written() -> None:
+    bits = np.array([0x3F80, 0x4000], np.uint16)
+    for sent in (
+        onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16),
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((2, 3), np.float32)),
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((0, 3), np.float32)),
+    ):
+        value = tiercel.OrtValue.from_dlpack(sent)
+        value.update_inplace(np.zeros_like(value.numpy()))
+        assert not value.numpy().any()
+    assert not bits.any()
+
+
+def test_dlpack_of_what_is_none() -> None:
+    value = tiercel.OrtValue.ortvalue_from_numpy(np.ones(2, np.float32))
+    capsule = value.to_dlpack()
+    tiercel.OrtValue.from_dlpack(capsule)
+    for wrong in (capsule, 3, [1.0]):  # a capsule is good for once
+        with pytest.raises(TypeError, match="from_dlpack"):
+            tiercel.OrtValue.from_dlpack(wrong)
+    with pytest.raises(BufferError):
+        tiercel.OrtValue.ortvalue_from_numpy(np.array(["a"], object)).to_dlpack()
 
 
 def test_run_with_ort_values(lib: Any) -> None:
@@ -168,6 +205,59 @@ def test_device(lib: Any) -> None:
     assert (d.device_id(), d.device_type(), d.device_mem_type(), d.device_vendor_id()) == (0, 0, 0, 0)
     with pytest.raises(Exception, match="nonsense"):
         lib.OrtDevice.make("nonsense", 0)
+
+
+def test_enumerations_of_devices() -> None:
+    for name in (
+        "OrtAllocatorType", "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtExecutionProviderDevicePolicy",
+        "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfoDeviceType",
+    ):  # fmt: skip
+        theirs, ours = getattr(onnxruntime, name), getattr(tiercel, name)
+        assert {k: int(v) for k, v in theirs.__members__.items()} == {k: int(v) for k, v in ours.__members__.items()}
+
+
+def test_devices_and_allocators(lib: Any) -> None:
+    device = next(d for d in lib.get_ep_devices() if d.ep_name == "CPUExecutionProvider")
+    assert device.device.type == lib.OrtHardwareDeviceType.CPU
+    lib.OrtMemoryInfo("Cpu", lib.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, lib.OrtMemType.DEFAULT)
+    lib.OrtArenaCfg(0, -1, -1, -1)
+    failures = (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.Fail)
+    with pytest.raises(failures):
+        lib.register_execution_provider_library("name", "/no/such/library.so")
+    with pytest.raises(failures):
+        lib.unregister_execution_provider_library("name")
+    options = lib.SessionOptions()
+    options.set_provider_selection_policy(lib.OrtExecutionProviderDevicePolicy.PREFER_CPU)
+    session = lib.InferenceSession(model(TURN), options)
+    assert [d.ep_name for d in session.get_input_epdevices() if d] in (["CPUExecutionProvider"], [])
+
+
+def test_calls_of_the_inner_session(lib: Any) -> None:
+    """Programs that call often go past the Python layer."""
+    session = lib.InferenceSession(model(TURN))
+    inner, value = session._sess, lib.OrtValue.ortvalue_from_numpy(X)
+    assert [a.name for a in inner.inputs_meta] == ["x"]
+    assert [a.name for a in inner.outputs_meta] == ["y"]
+    assert inner.model_meta.graph_name == "turn"
+    np.testing.assert_array_equal(inner.run(["y"], {"x": X}, None)[0], X.T)
+    np.testing.assert_array_equal(inner.run_with_ort_values({"x": value._ortvalue}, ["y"], None)[0].numpy(), X.T)
+    binding = session.io_binding()
+    binding._iobinding.bind_ortvalue_input("x", value._ortvalue)
+    binding._iobinding.bind_output("y", lib.OrtDevice.make("cpu", 0)._get_c_device())
+    inner.run_with_iobinding(binding._iobinding, None)
+    np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), X.T)
+
+
+def test_vectors_of_values(lib: Any) -> None:
+    state = onnxruntime.capi.onnxruntime_pybind11_state if lib is onnxruntime else tiercel
+    session, feeds, fetches = lib.InferenceSession(model(TURN)), state.OrtValueVector(), state.OrtValueVector()
+    feeds.push_back(lib.OrtValue.ortvalue_from_numpy(X)._ortvalue)
+    device = lib.OrtDevice.make("cpu", 0)._get_c_device()
+    session.run_with_ortvaluevector(lib.RunOptions(), ["x"], feeds, ["y"], fetches, [device])
+    assert len(fetches) == 1
+    np.testing.assert_array_equal(fetches[0].numpy(), X.T)
+    assert fetches.element_type_at(0) == TensorProto.FLOAT
+    assert len(fetches.to_dlpacks(lambda capsule: capsule)) == 1
 
 
 def test_copy_tensors() -> None:
