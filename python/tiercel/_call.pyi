@@ -1,8 +1,11 @@
 """The path of a call (Cython)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class RunOptions:
     logid: str
     tag: str
@@ -13,18 +16,19 @@ class RunOptions:
     def add_run_config_entry(self, key: str, value: str) -> None: ...
     def get_run_config_entry(self, key: str) -> str: ...
 
+@disjoint_base
 class Session:
     _input_names: tuple[str, ...]
     _output_names: tuple[str, ...]
     def run(
         self,
-        output_names: Sequence[str] | None,
+        output_names: Iterable[str] | None,
         input_feed: Mapping[str, Any],
         run_options: RunOptions | None = None,
     ) -> list[Any]: ...
     def _run_into(
         self,
-        output_names: Sequence[str] | None,
+        output_names: Iterable[str] | None,
         input_feed: Mapping[str, Any],
         run_options: RunOptions | None,
         given: list[Any],

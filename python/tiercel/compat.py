@@ -64,7 +64,7 @@ def _lazy_module(name: str, source: str) -> types.ModuleType:
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
         return getattr(importlib.import_module(source), attribute)
 
-    module.__getattr__ = get  # type: ignore[method-assign]
+    vars(module)["__getattr__"] = get
     return module
 
 
@@ -132,7 +132,7 @@ def install_as_onnxruntime(force: bool = False) -> types.ModuleType:
     root.__version__ = ONNXRUNTIME_API  # type: ignore[attr-defined]
     root.__author__ = "Tiercel"  # type: ignore[attr-defined]
     root._is_tiercel = True  # type: ignore[attr-defined]
-    root.__getattr__ = tiercel.__getattr__  # type: ignore[method-assign]
+    vars(root)["__getattr__"] = tiercel.__getattr__
 
     vars(root).update(package_name=_NAME, version=ONNXRUNTIME_API, cuda_version=None, onnxruntime_validation=validation)
 

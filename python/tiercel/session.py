@@ -6,7 +6,7 @@ import copyreg
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tiercel import _core, errors, providers
@@ -187,7 +187,7 @@ class InferenceSession(_Session):
 
     def run_with_ort_values(
         self,
-        output_names: Sequence[str] | None,
+        output_names: Iterable[str] | None,
         input_dict_ort_values: Mapping[str, OrtValue],
         run_options: RunOptions | None = None,
     ) -> list[OrtValue]:
@@ -228,7 +228,7 @@ class InferenceSession(_Session):
 
     def run_async(
         self,
-        output_names: Sequence[str] | None,
+        output_names: Iterable[str] | None,
         input_feed: Mapping[str, Any],
         callback: Callable[[list[Any], Any, str], Any],
         user_data: Any,

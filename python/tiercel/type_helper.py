@@ -4,6 +4,7 @@ that optimum imports.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tiercel import _core
@@ -60,8 +61,7 @@ class TypeHelper:
     @staticmethod
     def ort_type_to_torch_type(ort_type: str) -> Any:
         """``tensor(float)`` -> torch.float32. Needs torch."""
-        import torch
-
+        torch = import_module("torch")
         found = getattr(torch, _TORCH.get(TypeHelper.ort_type_to_onnx_type(ort_type), ""), None)
         if found is None:
             raise ValueError(f"torch has no type for {ort_type}")
