@@ -8,7 +8,6 @@ void Worker::wait_for_all() {
   TeamState& s = *state_;
   const uint32_t phase = s.phase.load(std::memory_order_relaxed);
   if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(count_)) {
-    for (int i = 0; i < loops_; ++i) s.tickets[i].next.store(0, std::memory_order_relaxed);
     s.arrived.store(0, std::memory_order_relaxed);
     s.phase.store(phase + 1, std::memory_order_release);
   } else {
@@ -18,7 +17,9 @@ void Worker::wait_for_all() {
       else sched_yield();  // more threads than processors: let the one we wait for run
     }
   }
+  for (int i = 0; i < loops_; ++i) s.ranges[static_cast<size_t>(index_)].taken[set_][i].store(0, std::memory_order_relaxed);
   loops_ = 0;
+  set_ ^= 1;
 }
 
 }  // namespace tiercel

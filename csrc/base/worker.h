@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 namespace tiercel {
 
@@ -25,16 +26,25 @@ struct TeamAborted {};
 
 // What the threads of one run share.
 struct TeamState {
-  static constexpr int kTickets = 32;  // parallel loops between two barriers, before one is forced
-  struct alignas(64) Ticket { std::atomic<int64_t> next{0}; };
-  Ticket tickets[kTickets];
+  static constexpr int kLoops = 16;  // parallel loops between two barriers, before one is forced
+  // How many chunks of its range of each loop a thread has given out: to itself, mostly. Two sets, in turn from barrier to barrier: after
+  // one, a thread clears its own counters of the set that nobody reads any more.
+  struct alignas(64) Ranges { std::atomic<int64_t> taken[2][kLoops]; };
+  std::unique_ptr<Ranges[]> ranges;  // by thread
+  int capacity = 0;
   alignas(64) std::atomic<uint32_t> arrived{0};
   alignas(64) std::atomic<uint32_t> phase{0};
   alignas(64) std::atomic<bool> failed{false};  // a thread threw: barrier() throws TeamAborted in the others
   alignas(64) std::atomic<int64_t> agreed{0};   // see Worker::agree
 
-  void reset() {
-    for (Ticket& t : tickets) t.next.store(0, std::memory_order_relaxed);
+  void reset(int threads) {
+    if (threads > capacity) {
+      ranges = std::make_unique<Ranges[]>(static_cast<size_t>(threads));
+      capacity = threads;
+    }
+    for (int t = 0; t < threads; ++t)
+      for (auto& set : ranges[static_cast<size_t>(t)].taken)
+        for (std::atomic<int64_t>& taken : set) taken.store(0, std::memory_order_relaxed);
     arrived.store(0, std::memory_order_relaxed);
     failed.store(false, std::memory_order_release);
   }
@@ -53,8 +63,9 @@ class Worker {
     if (count_ > 1) wait_for_all();
   }
 
-  // Calls f(begin, end) on chunks of at most `grain` that cover [0, n), each chunk once, on whichever thread is free.
-  // Returns when no chunk is left to take; another thread may still be at work on its last: barrier() before reading.
+  // Calls f(begin, end) on chunks of at most `grain` that cover [0, n), each chunk once. A thread begins with a range of neighbouring chunks
+  // of its own, the same for loops of the same shape, so that it meets what it wrote before in its own caches; then it takes from the others'
+  // ranges. Returns when no chunk is left to take; another thread may still be at work on its last: barrier() before reading.
   template <class F>
   void parallel_for(int64_t n, int64_t grain, F&& f) {
     if (n <= 0) return;
@@ -63,12 +74,16 @@ class Worker {
       for (int64_t i = 0; i < n; i += grain) f(i, std::min(i + grain, n));
       return;
     }
-    if (loops_ == TeamState::kTickets) barrier();
-    std::atomic<int64_t>& next = state_->tickets[loops_++].next;
-    for (;;) {
-      const int64_t i = next.fetch_add(grain, std::memory_order_relaxed);
-      if (i >= n) return;
-      f(i, std::min(i + grain, n));
+    if (loops_ == TeamState::kLoops) barrier();
+    const int64_t chunks = (n - 1) / grain + 1, loop = loops_++;
+    for (int k = 0, owner = index_; k < count_; ++k, owner = owner + 1 == count_ ? 0 : owner + 1) {
+      const int64_t first = chunks * owner / count_, size = chunks * (owner + 1) / count_ - first;
+      std::atomic<int64_t>& taken = state_->ranges[static_cast<size_t>(owner)].taken[set_][loop];
+      if (k > 0 && taken.load(std::memory_order_relaxed) >= size) continue;
+      for (int64_t c; (c = taken.fetch_add(1, std::memory_order_relaxed)) < size;) {
+        const int64_t i = (first + c) * grain;
+        f(i, std::min(i + grain, n));
+      }
     }
   }
 
@@ -89,6 +104,7 @@ class Worker {
 
   int index_ = 0, count_ = 1;
   int loops_ = 0;  // parallel loops since the last barrier
+  int set_ = 0;    // of counters, see TeamState::Ranges
   TeamState* state_ = nullptr;
 };
 

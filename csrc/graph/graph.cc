@@ -21,6 +21,25 @@ Dim SymbolTable::fresh() {
   return kSymbolBase + static_cast<Dim>(names_.size() - 1);
 }
 
+Dim SymbolTable::plus(Dim d, int64_t n) {
+  constexpr int64_t kMost = int64_t{1} << 40;  // far from overflow
+  if (n == 0) return d;
+  if (n > kMost || n < -kMost) return fresh();
+  if (!is_symbol(d)) return d + n;
+  const auto sum = terms_.find(d);
+  const Dim base = sum == terms_.end() ? d : sum->second.first;
+  const int64_t number = sum == terms_.end() ? n : sum->second.second + n;
+  if (number == 0) return base;
+  if (number > kMost || number < -kMost) return fresh();
+  const auto [it, added] = sums_.try_emplace({base, number}, 0);
+  if (added) {
+    it->second = fresh();
+    terms_[it->second] = {base, number};
+    if (!name(base).empty()) names_.back() = name(base) + (number < 0 ? " - " : " + ") + std::to_string(std::abs(number));
+  }
+  return it->second;
+}
+
 const std::string& SymbolTable::name(Dim d) const { return names_[static_cast<size_t>(d - kSymbolBase)]; }
 
 std::string SymbolTable::str(Dim d) const {

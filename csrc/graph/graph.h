@@ -89,12 +89,15 @@ class SymbolTable {
  public:
   Dim named(const std::string& name);                 // the same name, the same symbol
   Dim fresh();                                        // equal to nothing else
+  Dim plus(Dim d, int64_t n);                         // d + n: the same sum, the same symbol; (d + 3) - 3 is d
   const std::string& name(Dim d) const;               // "" for a fresh one
   std::string str(Dim d) const;                       // "3", "batch" or "?"
 
  private:
   std::vector<std::string> names_;
   std::unordered_map<std::string, Dim> by_name_;
+  std::map<std::pair<Dim, int64_t>, Dim> sums_;       // of a symbol that is no sum and a number
+  std::unordered_map<Dim, std::pair<Dim, int64_t>> terms_;
 };
 
 class Graph {

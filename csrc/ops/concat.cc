@@ -42,16 +42,18 @@ void infer(InferContext& ctx) {
   Shape r;
   int64_t sum = 0;
   bool known = true;
+  Dim symbol = 0;  // the only one, where `symbols` is 1
+  int symbols = 0;
   for (int i = 0; i < ctx.num_inputs(); ++i) {
     if (!ctx.ranked(i)) { known = false; continue; }
     const Shape& s = ctx.shape(i);
     if (r.rank() == 0) r = s;
     for (int k = 0; k < rank; ++k)
       if (k != axis) r[k] = unify(ctx, r[k], s[k], "extents off the axis of Concat");
-    if (is_symbol(s[axis])) known = false;
+    if (is_symbol(s[axis])) symbol = s[axis], ++symbols;
     else ctx.check(!__builtin_add_overflow(sum, s[axis], &sum), "the result is too large");
   }
-  if (ctx.num_inputs() > 1) r[axis] = known ? sum : ctx.fresh();
+  if (ctx.num_inputs() > 1) r[axis] = !known || symbols > 1 ? ctx.fresh() : symbols ? ctx.symbols().plus(symbol, sum) : sum;
   Type y = Type::tensor(dtype, r);
   for (int i = 0; i < ctx.num_inputs(); ++i) if (ctx.type(i).layout == Layout::kBlocked) y.layout = Layout::kBlocked;
   for (int i = 0; i < ctx.num_inputs() && y.layout == Layout::kBlocked; ++i)

@@ -132,8 +132,8 @@ class DirectConv final : public Kernel {
     const auto grain = static_cast<int64_t>(kTaskFlops / 4 * static_cast<double>(tasks) / (p.flops() + 1));
     worker.parallel_for(tasks, std::clamp<int64_t>(grain, 1, std::max<int64_t>(tasks / 4, 1)), [&](int64_t i, int64_t end) {
       for (; i < end; ++i) {
-        const int64_t plane = i / chunks, block = plane % blocks;
-        const int64_t first = rows * (i % chunks) / chunks, last = rows * (i % chunks + 1) / chunks;
+        const int64_t n = i / (chunks * blocks), chunk = i / blocks % chunks, block = i % blocks, plane = n * blocks + block;
+        const int64_t first = rows * chunk / chunks, last = rows * (chunk + 1) / chunks;
         const int tail = static_cast<int>(std::min<int64_t>(kConvBlock, p.channels - block * kConvBlock));
         float* const out = y + plane * rows * row;
         const DepthwiseTask t{x + plane * p.in_plane() * kConvBlock, w + block * p.taps() * kConvBlock, b + block * kConvBlock,
@@ -177,7 +177,7 @@ class DirectConv final : public Kernel {
     if (panel_tasks) {
       worker.parallel_for(count * p.batch * chunks, 1, [&](int64_t i, int64_t end) {
         for (; i < end; ++i) {
-          const int64_t u = i / chunks / p.batch, after = (i + worker.count()) / chunks / p.batch;
+          const int64_t u = i / chunks / p.batch, after = (i + 1) / chunks / p.batch;
           unit(units[static_cast<size_t>(u)], after > u && after < count ? &units[static_cast<size_t>(after)] : nullptr,
                i / chunks % p.batch, i % chunks, x, w, b, residual, y);
         }

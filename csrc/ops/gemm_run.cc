@@ -103,6 +103,7 @@ void GemmRun::plan() {
     }
   tasks_m_ = ceil_div(m, block_m_);
   tasks_n_ = ceil_div(n, block_n_);
+  by_rows_ = m > n;
   // Small products of a batch go several at a time.
   const double each = work / static_cast<double>(batches * tasks_m_ * tasks_n_);
   grain_ = std::clamp<int64_t>(static_cast<int64_t>(5 / std::max(each, 0.01)), 1, 256);
@@ -145,7 +146,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
   // One block of C. `panels`: the packed columns that it takes; null: B in place. `next`: those that this core is likely to take next.
   const auto product = [&](int64_t batch, int64_t task, const float* panels, const float* next) {
     const GemmBatch& at = p_.batches[static_cast<size_t>(batch)];
-    const int64_t i = task % tasks_m_ * block_m_, j = task / tasks_m_ * block_n_;
+    const int64_t i = row_of(task), j = column_of(task);
     const float* ap = copy_a_ ? scratch + batch * a_floats + i * p_.k : a + at.a + i * p_.a_row;
     const float* bp = panels ? panels : b + at.b + j * p_.b_col;
     GemmEpilogue e;
@@ -180,7 +181,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
   };
   // The same out of all of B packed.
   const auto packed_product = [&](int64_t batch, int64_t task, const float* panels) {
-    const int64_t j = task / tasks_m_ * block_n_, next = (task + worker.count()) / tasks_m_ * block_n_;
+    const int64_t j = column_of(task), next = column_of(task + 1);
     product(batch, task, panels + p_.k * j, next > j && next < p_.n ? panels + p_.k * next : nullptr);
   };
   if (source_ == Source::kPackOnce) {
@@ -205,7 +206,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
         const int64_t at = p_.batches[static_cast<size_t>(batch)].b;
         if (t == first || tasks_n_ > 1 || at != p_.batches[static_cast<size_t>(batch - 1)].b)
           g.pack_b(b + at + j * p_.b_col, p_.b_k, p_.b_col, p_.k, n, 0, n, mine);
-        product(batch, t % tasks_n_, mine, nullptr);
+        product(batch, t % tasks_n_, mine, nullptr);  // tasks_m_ is 1
       }
     });
   } else {

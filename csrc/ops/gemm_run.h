@@ -77,6 +77,11 @@ class GemmRun {
   bool copy_a_ = false;                 // A is brought into rows first
   int64_t block_m_ = 1, block_n_ = 1;   // of a task
   int64_t tasks_m_ = 1, tasks_n_ = 1, grain_ = 1;
+  // Tasks side by side go to one thread: they share rows of A where A is the larger operand (rows stay with the thread that made them),
+  // else columns of B (every weight is read by one thread).
+  bool by_rows_ = false;
+  int64_t row_of(int64_t task) const { return (by_rows_ ? task / tasks_n_ : task % tasks_m_) * block_m_; }
+  int64_t column_of(int64_t task) const { return (by_rows_ ? task % tasks_n_ : task / tasks_m_) * block_n_; }
 };
 
 // The other types (double, int32, int64, uint32, uint64); integers wrap around. Collective; no barrier at its end.

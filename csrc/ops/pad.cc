@@ -53,7 +53,8 @@ void infer(InferContext& ctx) {
   for (int i = 0; i < s.rank(); ++i) {
     const int64_t before = pads->before[static_cast<size_t>(i)], after = pads->after[static_cast<size_t>(i)];
     if (before == 0 && after == 0) continue;
-    if (is_symbol(s[i])) { r[i] = ctx.fresh(); continue; }
+    int64_t both;
+    if (is_symbol(s[i])) { r[i] = __builtin_add_overflow(before, after, &both) ? ctx.fresh() : ctx.symbols().plus(s[i], both); continue; }
     ctx.check(!__builtin_add_overflow(s[i], before, &r[i]) && !__builtin_add_overflow(r[i], after, &r[i]), "the result is too large");
     ctx.check(r[i] >= 0, "pads ", before, " and ", after, " take away more than the extent ", s[i], " of axis ", i);
     ctx.check(mode == "constant" || s[i] > 0 || r[i] == 0, "mode '", mode, "' has nothing to repeat: axis ", i, " is empty");

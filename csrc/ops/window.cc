@@ -49,7 +49,7 @@ Dim Window::slide(int a, Dim in, SymbolTable& symbols) {
   const bool same = auto_pad == AutoPad::kSameUpper || auto_pad == AutoPad::kSameLower;
   const int64_t pads = auto_pad == AutoPad::kNotSet ? begin[a] + end[a] : 0;
   const int64_t room = same ? stride[a] - 1 : pads - reach(a) + (ceil ? stride[a] - 1 : 0);  // out = floor((in + room) / stride) + 1
-  if (stride[a] == 1 && (same || room == -1)) return in;
+  if (stride[a] == 1) return same ? in : symbols.plus(in, room + 1);
   std::string name = symbols.name(in).empty() ? cat("#", in - kSymbolBase) : symbols.name(in);
   name = same ? cat("ceil(", name, "/", stride[a], ")") : cat("floor((", name, room < 0 ? "" : "+", room, ")/", stride[a], ")+1");
   if (ceil && !same) name += cat(" from ", begin[a]);  // the last window may be dropped, which depends on the padding

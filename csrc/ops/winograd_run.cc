@@ -101,9 +101,12 @@ class WinogradConv final : public Kernel {
 
   void multiply(Worker& worker, const float* x, const float* v, float* m, const float* residual, float* y, int64_t first, int64_t last) const {
     const int64_t tiles = last - first, chunks = ceil_div(tiles, kChunk);
+    // Neighbouring tasks go to one thread: they share tiles, which it transformed, or weights, whichever are more.
+    const bool by_tiles = tiles > problem.outputs;
     worker.parallel_for(panels() * chunks, 1, [&](int64_t i, int64_t end) {
       for (; i < end; ++i) {
-        const int64_t p = i / chunks, a = tiles * (i % chunks) / chunks, b = tiles * (i % chunks + 1) / chunks;
+        const int64_t p = by_tiles ? i % panels() : i / chunks, chunk = by_tiles ? i / panels() : i % chunks;
+        const int64_t a = tiles * chunk / chunks, b = tiles * (chunk + 1) / chunks;
         const int64_t width = panel_width(p), matrix = packed_matrix(width), m_step = (b - a) * width + kLinePad;
         const float* const u = static_cast<const float*>(packed.get()) + panel_at(p);
         for (int f = 0; f < shape.frequencies(); ++f) {

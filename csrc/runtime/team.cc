@@ -54,7 +54,7 @@ class Pool {
     context_ = context;
     threads_ = threads;
     error_ = nullptr;
-    state_.reset();
+    state_.reset(threads);
     remaining_.store(static_cast<int>(helpers_.size()), std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst)) wake_all(epoch_);

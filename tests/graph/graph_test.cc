@@ -22,6 +22,21 @@ TEST(graph_edits_keep_uses) {
   CHECK_EQ(c->outputs()[0]->name, z->name);
 }
 
+TEST(sums_of_a_symbol_and_a_number) {
+  SymbolTable t;
+  const Dim n = t.named("t"), longer = t.plus(n, 3);
+  CHECK(is_symbol(longer) && longer != n);
+  CHECK_EQ(t.plus(longer, -3), n);
+  CHECK_EQ(t.plus(t.plus(n, 1), 2), longer);
+  CHECK_EQ(t.plus(longer, 0), longer);
+  CHECK_EQ(t.str(longer), "t + 3");
+  CHECK_EQ(t.str(t.plus(n, -2)), "t - 2");
+  CHECK_EQ(t.str(t.plus(t.fresh(), 5)), "?");
+  CHECK(t.plus(t.fresh(), 1) != t.plus(t.fresh(), 1));
+  CHECK_EQ(t.plus(7, 3), 10);
+  CHECK(is_symbol(t.plus(n, INT64_MAX)));
+}
+
 TEST(symbols_are_not_numbers) {
   SymbolTable s;
   const Dim b = s.named("batch");
