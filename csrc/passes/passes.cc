@@ -8,6 +8,7 @@
 #include "onnx/onnx.h"
 #include "ops/infer_graph.h"
 #include "passes/basic.h"
+#include "passes/expand.h"
 #include "passes/fuse_activations.h"
 #include "passes/fuse_attention.h"
 #include "passes/fuse_conv.h"
@@ -28,11 +29,14 @@ constexpr Pass kPasses[] = {
     {"inline_if", 1, inline_if},
     {"eliminate", 1, eliminate},
     {"merge_common", 1, merge_common},
+    {"expand_einsum", 1, expand_einsum},
     {"simplify_shapes", 1, simplify_shapes},
     {"cancel_transposes", 1, cancel_transposes},
     {"fuse_activations", 2, fuse_activations},
     {"fuse_norm", 2, fuse_norm},
     {"fuse_attention", 2, fuse_attention},
+    {"simplify_shapes", 1, simplify_shapes},  // extents that scores and masks hid are known now
+    {"attention_heads", 2, attention_heads},
     {"fuse_conv", 2, fuse_conv},
     {"subpixel", 2, subpixel},
     {"fuse_matmul", 2, fuse_matmul},

@@ -1,0 +1,23 @@
+// Equations of Einsum: "bij,bjk->bik".
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/shape.h"
+
+namespace tiercel {
+
+// A label for each axis of each operand, and of the result. Letters are labels; the axes under an ellipsis are negative, counted
+// from its last one (-1), so that ellipses of different ranks broadcast.
+struct EinsumEquation {
+  std::vector<std::vector<int>> in;
+  std::vector<int> out;
+  std::string error;  // not empty: what is wrong with the equation
+};
+EinsumEquation parse_einsum(std::string_view text, const std::vector<int>& ranks);
+
+// The extent of a label: of the first operand that has it with an extent other than 1; 1 when they all are.
+Dim einsum_extent(const EinsumEquation& e, const std::vector<Shape>& shapes, int label);
+
+}  // namespace tiercel

@@ -1,0 +1,11 @@
+// Operators that say what others say better, rewritten as those, which the rest of the passes know.
+#pragma once
+#include "graph/graph.h"
+
+namespace tiercel {
+
+// Einsum as Transpose, MatMul (Mul where nothing is summed over) and Reshape, two operands at a time. What needs more than that
+// (diagonals, several unknown extents to merge) stays.
+void expand_einsum(Graph& graph);
+
+}  // namespace tiercel
