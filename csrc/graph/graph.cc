@@ -42,6 +42,17 @@ Dim SymbolTable::plus(Dim d, int64_t n) {
 
 const std::string& SymbolTable::name(Dim d) const { return names_[static_cast<size_t>(d - kSymbolBase)]; }
 
+void SymbolTable::note_extent(Dim d) {
+  if (!is_symbol(d)) return;
+  extents_.resize(names_.size());
+  extents_[static_cast<size_t>(d - kSymbolBase)] = true;
+}
+
+bool SymbolTable::is_extent(Dim d) const {
+  const auto at = static_cast<size_t>(d - kSymbolBase);
+  return is_symbol(d) && at < extents_.size() && extents_[at];
+}
+
 std::string SymbolTable::str(Dim d) const {
   if (!is_symbol(d)) return std::to_string(d);
   const std::string& n = name(d);

@@ -92,9 +92,13 @@ class SymbolTable {
   Dim plus(Dim d, int64_t n);                         // d + n: the same sum, the same symbol; (d + 3) - 3 is d
   const std::string& name(Dim d) const;               // "" for a fresh one
   std::string str(Dim d) const;                       // "3", "batch" or "?"
+  // Symbols also stand for integers that inference cannot compute; those that are the extent of some axis are not negative.
+  void note_extent(Dim d);
+  bool is_extent(Dim d) const;
 
  private:
   std::vector<std::string> names_;
+  std::vector<bool> extents_;
   std::unordered_map<std::string, Dim> by_name_;
   std::map<std::pair<Dim, int64_t>, Dim> sums_;       // of a symbol that is no sum and a number
   std::unordered_map<Dim, std::pair<Dim, int64_t>> terms_;

@@ -1,11 +1,12 @@
 // ai.tiercel.Attention: y = softmax(scale Q K^T + mask) V, head by head ("Attention Is All You Need", Vaswani et al. 2017).
 //
-// Inputs: Q [B,H,S,D], K [B,G,T,D], V [B,G,T,E] (H a multiple of G: grouped queries), mask broadcastable to [B,H,S,T], added after
-// the scale. Attributes q_layout, k_layout, v_layout, y_layout: "BHSD", or "BSHD" where heads lie inside a row, as the
-// projections write and read them. Scores of a block of rows are computed, exponentiated and multiplied by V while they are in
+// Inputs: Q [B,H,S,D], K [B,G,T,D], V [B,G,T,E] (H a multiple of G: grouped queries; a batch of 1 broadcasts), mask broadcastable to
+// [B,H,S,T], added after the scale. Attributes q_layout, k_layout, v_layout, y_layout: "BHSD", or "BSHD"
+// or "SBHD" where heads lie inside a row, as the projections write and read them. Scores of a block of rows are computed, exponentiated and multiplied by V while they are in
 // cache; they never exist as a tensor.
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "base/memory.h"
 #include "kernels/attention/attention.h"
@@ -15,15 +16,22 @@
 namespace tiercel {
 namespace {
 
-bool heads_inside(const Node& node, const char* attribute) {
+enum class Order { kHeads, kRows, kRowsOutside };  // BHSD, BSHD, SBHD
+
+Order order_of(const Node& node, const char* attribute) {
   const std::string layout = node.attr_string(attribute, "BHSD");
-  if (layout != "BHSD" && layout != "BSHD")
-    fail(Code::kInvalidGraph, node.label(), ": ", attribute, " should be BHSD or BSHD, got \"", layout, "\"");
-  return layout == "BSHD";
+  if (layout != "BHSD" && layout != "BSHD" && layout != "SBHD")
+    fail(Code::kInvalidGraph, node.label(), ": ", attribute, " should be BHSD, BSHD or SBHD, got \"", layout, "\"");
+  return layout == "BHSD" ? Order::kHeads : layout == "BSHD" ? Order::kRows : Order::kRowsOutside;
 }
 
-// [batch, heads, rows, depth] whatever the layout.
-Shape logical(const Shape& s, bool inside) { return inside ? Shape{s[0], s[2], s[1], s[3]} : s; }
+// [batch, heads, rows, depth] whatever the order, and back.
+Shape logical(const Shape& s, Order o) {
+  return o == Order::kHeads ? s : o == Order::kRows ? Shape{s[0], s[2], s[1], s[3]} : Shape{s[1], s[2], s[0], s[3]};
+}
+Shape physical(const Shape& s, Order o) {
+  return o == Order::kHeads ? s : o == Order::kRows ? Shape{s[0], s[2], s[1], s[3]} : Shape{s[2], s[0], s[1], s[3]};
+}
 
 void infer(InferContext& ctx) {
   for (int i = 0; i < 3; ++i) {
@@ -31,9 +39,9 @@ void infer(InferContext& ctx) {
     if (!ctx.ranked(i)) return ctx.set_output(0, Type::tensor(DType::kFloat));
     ctx.check(ctx.shape(i).rank() == 4, "input ", i, " should have 4 dimensions, got ", ctx.shape(i).str());
   }
-  const Shape q = logical(ctx.shape(0), heads_inside(ctx.node, "q_layout")), k = logical(ctx.shape(1), heads_inside(ctx.node, "k_layout")),
-              v = logical(ctx.shape(2), heads_inside(ctx.node, "v_layout"));
-  const Dim batch = unify(ctx, unify(ctx, q[0], k[0], "batch sizes of Q and K"), v[0], "batch sizes of K and V");
+  const Shape q = logical(ctx.shape(0), order_of(ctx.node, "q_layout")), k = logical(ctx.shape(1), order_of(ctx.node, "k_layout")),
+              v = logical(ctx.shape(2), order_of(ctx.node, "v_layout"));
+  const Dim batch = broadcast_shapes(ctx, {q[0]}, broadcast_shapes(ctx, {k[0]}, {v[0]}))[0];
   unify(ctx, q[3], k[3], "depths of Q and K");
   unify(ctx, k[1], v[1], "heads of K and V");
   unify(ctx, k[2], v[2], "rows of K and V");
@@ -45,13 +53,17 @@ void infer(InferContext& ctx) {
     ctx.check(broadcast_shapes(ctx, scores, ctx.shape(3)).rank() == 4, "the mask should broadcast to ", scores.str());
   }
   const Shape y{batch, q[1], q[2], v[3]};
-  ctx.set_output(0, DType::kFloat, logical(y, heads_inside(ctx.node, "y_layout")));
+  ctx.set_output(0, DType::kFloat, physical(y, order_of(ctx.node, "y_layout")));
 }
 
 // Floats from one head, one row and one batch to the next.
 struct Strides {
   int64_t batch, head, row;
-  Strides(const Shape& s, bool inside) : batch(s.count(1, 4)), head(inside ? s[3] : s[2] * s[3]), row(inside ? s[2] * s[3] : s[3]) {}
+  Strides(const Shape& s, Order o) : batch(s.count(1, 4)), head(o == Order::kHeads ? s[2] * s[3] : s[3]), row(s[3]) {
+    if (o == Order::kRows) row = s[2] * s[3];
+    if (o == Order::kRowsOutside) std::tie(batch, row) = std::pair(s[2] * s[3], s.count(1, 4));
+    if (logical(s, o)[0] == 1) batch = 0;  // broadcasts
+  }
   int64_t at(int64_t b, int64_t h) const { return b * batch + h * head; }
 };
 
@@ -68,10 +80,11 @@ struct Plan {
 };
 
 void prepare(PrepareContext& ctx) {
-  const bool qi = heads_inside(ctx.node, "q_layout"), ki = heads_inside(ctx.node, "k_layout"), vi = heads_inside(ctx.node, "v_layout"),
-             yi = heads_inside(ctx.node, "y_layout");
+  const Order qi = order_of(ctx.node, "q_layout"), ki = order_of(ctx.node, "k_layout"), vi = order_of(ctx.node, "v_layout"),
+             yi = order_of(ctx.node, "y_layout");
   const Shape q = logical(ctx.shape(0), qi), k = logical(ctx.shape(1), ki), v = logical(ctx.shape(2), vi);
-  Plan p{q[0], q[1], k[1], q[2], k[2], q[3], v[3], Strides(ctx.shape(0), qi), Strides(ctx.shape(1), ki), Strides(ctx.shape(2), vi),
+  const Shape y = logical(ctx.out_shape(0), yi);
+  Plan p{y[0], q[1], k[1], q[2], k[2], q[3], v[3], Strides(ctx.shape(0), qi), Strides(ctx.shape(1), ki), Strides(ctx.shape(2), vi),
          Strides(ctx.out_shape(0), yi)};
   p.scale = ctx.node.attr_float("scale", 1.0f / std::sqrt(static_cast<float>(std::max<int64_t>(p.depth, 1))));
   p.nan_to_zero = ctx.node.attr_int("nan_to_zero", 0) != 0;

@@ -22,6 +22,10 @@ template <Compare C> void infer_compare(InferContext& ctx) {
   if (is_integer(t) || t == DType::kBool)
     carry_ints(ctx, [&](const auto& v) {
       if (v[0] == v[1] || (!is_symbol(v[0]) && !is_symbol(v[1]))) return Dim{holds<C>(v[0], v[1])};
+      // An extent against a negative number, as in Expand's "-1: leave it": the answer is that of 0.
+      const auto below = [](Dim d) { return !is_symbol(d) && d < 0; };
+      if (ctx.symbols().is_extent(v[0]) && below(v[1])) return Dim{holds<C>(0, v[1])};
+      if (ctx.symbols().is_extent(v[1]) && below(v[0])) return Dim{holds<C>(v[0], 0)};
       return ctx.fresh();
     });
 }

@@ -20,6 +20,7 @@ void infer_shape(InferContext& ctx) {
   if (!ctx.ranked(0)) return ctx.set_output(0, DType::kInt64, {ctx.fresh()});
   const auto [start, end] = shape_range(ctx.node, ctx.shape(0).rank());
   ctx.set_output(0, DType::kInt64, {end - start});
+  for (Dim d : ctx.shape(0)) ctx.symbols().note_extent(d);
   ctx.set_ints(0, {ctx.shape(0).begin() + start, ctx.shape(0).begin() + end});
 }
 

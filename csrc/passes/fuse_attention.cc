@@ -1,122 +1,16 @@
 #include "passes/fuse_attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/registry.h"
-#include "passes/match.h"
+#include "passes/attention_operands.h"
+#include "passes/attention_scores.h"
 
 namespace tiercel {
 namespace {
 
-using match::made_by;
-
-bool has_perm(const Node* transpose, std::initializer_list<int64_t> perm) {
-  return transpose && transpose->attr_ints("perm") == std::vector<int64_t>(perm);
-}
-
-// Walks through multiplications and divisions by a number.
-Value* peel_scale(Value* v, double& scale) {
-  for (;;) {
-    if (Node* mul = made_by(v, "Mul")) {
-      if (const auto m = match::with_scalar(mul); m && match::rank(m->first) == match::rank(v)) {
-        scale *= m->second;
-        v = m->first;
-        continue;
-      }
-    }
-    if (Node* div = made_by(v, "Div")) {
-      if (const auto d = match::scalar(div->inputs[1]); d && *d != 0 && match::rank(div->inputs[0]) == match::rank(v)) {
-        scale /= *d;
-        v = div->inputs[0];
-        continue;
-      }
-    }
-    return v;
-  }
-}
-
-struct Operand {
-  Value* value = nullptr;  // [B,H,S,D], or [B,S,H,D] when `inside`
-  bool inside = false;
-};
-
-// The tensor before its heads were moved in front of the rows.
-Operand before_split(Value* v) {
-  if (Node* t = made_by(v, "Transpose"); has_perm(t, {0, 2, 1, 3})) return {t->inputs[0], true};
-  return {v, false};
-}
-
-// K out of K^T: a Transpose of the last two axes, alone, together with the split of heads, or between two Reshapes that
-// merge and part the leading axes.
-Operand transposed(Value* v, double& scale) {
-  v = peel_scale(v, scale);
-  if (Node* t = made_by(v, "Transpose")) {
-    if (has_perm(t, {0, 2, 3, 1})) return {peel_scale(t->inputs[0], scale), true};
-    if (has_perm(t, {0, 1, 3, 2})) return before_split(peel_scale(t->inputs[0], scale));
-    if (has_perm(t, {0, 2, 1}) && match::rank(v) == 3) return {peel_scale(t->inputs[0], scale), false};
-  }
-  if (Node* part = made_by(v, "Reshape")) {
-    Node* t = made_by(part->inputs[0], "Transpose");
-    Node* merge = t && has_perm(t, {0, 2, 1}) ? made_by(t->inputs[0], "Reshape") : nullptr;
-    if (merge && merge->inputs[0]->type.static_shape() && v->type.static_shape() && match::rank(v) == 4) {
-      const Shape &from = merge->inputs[0]->type.shape, &to = v->type.shape;
-      if (from.rank() == 4 && from[0] == to[0] && from[1] == to[1] && from[2] == to[3] && from[3] == to[2] &&
-          merge->output()->type.shape == Shape{from[0] * from[1], from[2], from[3]})
-        return before_split(peel_scale(merge->inputs[0], scale));
-    }
-  }
-  return {};
-}
-
-struct Scores {
-  Value *q, *k_transposed, *mask = nullptr, *condition = nullptr;
-  double masked_value = 0;  // with `condition`
-  double scale = 1;
-};
-
-// softmax's input as scale * MatMul(q, kt) + mask.
-std::optional<Scores> match_scores(Value* x) {
-  Scores s;
-  if (Node* where = match::only_made_by(x, "Where")) {
-    const auto low = match::scalar(where->inputs[2]);
-    if (!low || !(*low <= -1e30)) return std::nullopt;  // a milder value would leave the masked scores a say
-    s.condition = where->inputs[0];
-    s.masked_value = *low;
-    x = where->inputs[1];
-  } else if (Node* add = match::only_made_by(x, "Add")) {
-    for (const int i : {0, 1}) {
-      double scale = 1;
-      if (!match::only_made_by(peel_scale(add->inputs[i], scale), "MatMul")) continue;
-      s.mask = add->inputs[1 - i];
-      x = add->inputs[i];
-      break;
-    }
-    if (!s.mask) return std::nullopt;
-  }
-  x = peel_scale(x, s.scale);
-  Node* product = match::only_made_by(x, "MatMul");
-  if (!product) return std::nullopt;
-  s.q = product->inputs[0];
-  s.k_transposed = product->inputs[1];
-  return s;
-}
-
-Dim extent(const Operand& o, int axis) {  // of [B,H,S,D]
-  const Shape& s = o.value->type.shape;
-  return o.inside && (axis == 1 || axis == 2) ? s[3 - axis] : s[axis];
-}
-
-// A mask must not enlarge the scores. Unknown extents are taken to fit: preparation checks them.
-bool mask_fits(const Value* mask, const Operand& q, const Operand& k) {
-  if (!match::is_f32(mask) || !mask->type.ranked || mask->type.shape.rank() > 4) return false;
-  const Dim scores[4] = {extent(q, 0), extent(q, 1), extent(q, 2), extent(k, 2)};
-  for (int i = mask->type.shape.rank() - 1, axis = 3; i >= 0; --i, --axis) {
-    const Dim d = mask->type.shape[i];
-    if (!is_symbol(d) && d != 1 && !is_symbol(scores[axis]) && d != scores[axis]) return false;
-    if (is_symbol(d) && scores[axis] == 1) return false;
-  }
-  return true;
-}
+using namespace attention_match;
 
 class Rewriter {
  public:
@@ -127,7 +21,7 @@ class Rewriter {
     Value* x = softmax->inputs[0];
     const int rank = match::rank(x);
     if (!match::is_f32(x) || (rank != 3 && rank != 4) || (axis != -1 && axis != rank - 1)) return;
-    const auto scores = match_scores(x);
+    auto scores = match_scores(x);
     if (!scores) return;
     Value* p = softmax->outputs[0];
     bool nan_to_zero = false;
@@ -135,31 +29,50 @@ class Rewriter {
       p = where->outputs[0];
       nan_to_zero = true;
     }
-    Node* product = match::only_reader(p, "MatMul");
-    if (!product || product->inputs[0] != p || product->inputs[1] == p) return;
-    double scale = scores->scale;
-    Operand q{peel_scale(scores->q, scale)}, k = transposed(scores->k_transposed, scale), v{product->inputs[1]};
-    if (!k.value || match::rank(q.value) != rank || match::rank(k.value) != rank || match::rank(v.value) != rank) return;
+    scores->passed.push_back(p);
+    Node* product = the_reader(p);
+    if (product && scores->heads && product->is("Reshape")) {  // [B,H,S,T] merged again
+      p = product->outputs[0];
+      if (match::rank(p) != 3 || !same_tail(softmax->outputs[0], p)) return;
+      product = the_reader(p);
+    } else if (scores->heads) {
+      return;
+    }
+    if (!product || !product->is("MatMul") || product->inputs[0] != p || product->inputs[1] == p) return;
+    double scale = scores->scale, value_scale = 1;
+    Operand q{scores->product->inputs[0]}, k = untransposed(scores->product->inputs[1], scale), v{product->inputs[1]};
+    const int inner = match::rank(q.value);
+    if (inner != (scores->heads ? 3 : rank) || match::rank(product->inputs[1]) != inner) return;
+    if (match::rank(scores->product->inputs[1]) != inner || !match::is_f32(q.value) || !match::is_f32(v.value)) return;
+    before_ = scores->product;
+    if (!k.value) k = {transposed(scores->product->inputs[1])};
+    Dim heads = scores->heads;
+    if (rank == 3) heads = merged_heads(q.value, k, v.value);
+    if (heads)
+      for (Operand* o : {&q, &k, &v}) o->parts = heads;
+    q = unwrap(q, false, scale);
+    k = unwrap(k, true, scale);
+    v = unwrap(v, true, value_scale);
+    if (value_scale != 1) v = {product->inputs[1], Order::kHeads, heads};  // a scale of V is not one of the scores
     if (!match::is_f32(q.value) || !match::is_f32(k.value) || !match::is_f32(v.value) || !std::isfinite(scale)) return;
-    if (rank == 3 && (scores->mask || scores->condition)) return;
-    before_ = product;
-    if (rank == 3) {
-      if (q.value->type.shape[0] != k.value->type.shape[0] || k.value->type.shape[0] != v.value->type.shape[0]) return;
-      for (Operand* o : {&q, &k, &v}) o->value = with_head_axis(o->value);
-    } else {
-      q = before_split(q.value);
-      q.value = peel_scale(q.value, scale);
-      v = before_split(v.value);
-      if (!same_heads(q, k) || !same_heads(k, v) || extent(k, 2) != extent(v, 2)) return;
+    for (Operand* o : {&q, &k, &v}) {
+      if (o == &v) before_ = product;  // V may be made between the two products
+      four_axes(*o);
     }
-    if (scores->mask && !mask_fits(scores->mask, q, k)) return;
-    Value* mask = scores->mask;
-    if (scores->condition) {
-      if (!scores->condition->type.ranked || scores->condition->type.shape.rank() > 4) return;
-      mask = mask_of(scores->condition, scores->masked_value);
-      if (!mask_fits(mask, q, k)) return;
+    if (!heads_agree(q, k, v)) return;
+    if (rank == 3)
+      for (Mask& m : scores->masks) m.merged = true;
+    std::erase_if(scores->masks, nothing);
+    Value* mask = nullptr;
+    for (const Mask& m : scores->masks)
+      if (!mask_fits(m, heads, q, k)) return;
+    for (const Mask& m : scores->masks) {
+      Value* one = mask_of(m, heads);
+      mask = mask ? graph_.emit("Add", "", 14, {one, mask}, Type::tensor(DType::kFloat), before_) : one;
     }
-    emit(product, q, k, v, mask, scale, nan_to_zero, rank);
+    if (scores->masks.size() > 1) mask->type.shape = mask_shape(scores->masks), mask->type.ranked = true;
+    shape_readers(scores->passed, scores->product, heads, q, k);
+    emit(product, q, k, v, mask, scale, nan_to_zero, inner, heads);
   }
 
  private:
@@ -174,51 +87,224 @@ class Rewriter {
     return nullptr;
   }
 
-  static bool same_heads(const Operand& a, const Operand& b) { return extent(a, 0) == extent(b, 0) && extent(a, 1) == extent(b, 1); }
+  // Reshape [B,H,S,T] -> [BH,S,T] by the extents that inference knows.
+  static bool same_tail(const Value* four, const Value* three) {
+    const Shape &a = four->type.shape, &b = three->type.shape;
+    for (int i : {1, 2})
+      if (!is_symbol(a[i + 1]) && !is_symbol(b[i]) && a[i + 1] != b[i]) return false;
+    return !is_symbol(a[1]);
+  }
 
-  // [B,S,D] as [B,1,S,D]
-  Value* with_head_axis(Value* v) {
+  // The number of heads that Reshapes merged into the batch of all three; 0 when they did not.
+  static Dim merged_heads(const Value* q, const Operand& k, const Value* v) {
+    double scale = 1;
+    const Value* four[3] = {before_merge(peel_scale(const_cast<Value*>(q), scale)),
+                            k.order == Order::kHeads ? before_merge(peel_scale(k.value, scale)) : nullptr, before_merge(v)};
+    for (const Value* f : four)
+      if (!f || f->type.shape[1] != four[0]->type.shape[1]) return 0;
+    return four[0]->type.shape[1];
+  }
+
+  // One head for each of Q, or fewer that are repeated. Batches broadcast; where they are not known the operator compares them.
+  static bool heads_agree(const Operand& q, const Operand& k, const Operand& v) {
+    const auto fit = [](Dim a, Dim b) { return a == b || a == 1 || b == 1 || is_symbol(a) || is_symbol(b); };
+    if (!fit(q.extent(0), k.extent(0)) || !fit(q.extent(0), v.extent(0)) || !fit(k.extent(0), v.extent(0))) return false;
+    if (k.extent(1) != v.extent(1)) return false;
+    if (!is_symbol(k.extent(2)) && !is_symbol(v.extent(2)) && k.extent(2) != v.extent(2)) return false;
+    const Dim h = q.extent(1), g = k.extent(1);
+    return h == g || (!is_symbol(h) && !is_symbol(g) && g > 0 && h % g == 0);
+  }
+
+  // Does a mask add zeros? Exporters write one where the scores are accumulated into an empty tensor.
+  static bool nothing(const Mask& m) {
+    const Node* n = m.tensor ? m.tensor->producer : nullptr;
+    double times = m.factor;
+    if (n && n->is("Mul"))
+      if (const auto scaled = match::with_scalar(n)) {
+        times *= scaled->second;
+        n = scaled->first->producer;
+      }
+    if (!n || !n->is("ConstantOfShape") || !std::isfinite(times)) return false;
+    const Tensor* value = n->attr_tensor("value");
+    const double fill = value ? value->doubles()[0] : 0;
+    return std::isfinite(fill) && fill * times == 0;
+  }
+
+  // Does the mask have an axis for batch and heads together?
+  static bool is_merged(const Mask& m) {
+    const Value* v = m.tensor ? m.tensor : m.condition;
+    return m.merged && match::rank(v) == 3 && v->type.shape[0] != 1;
+  }
+
+  // A mask must not enlarge the scores. Unknown extents are taken to fit: preparation checks them.
+  static bool mask_fits(const Mask& m, Dim heads, const Operand& q, const Operand& k) {
+    const Value* v = m.tensor ? m.tensor : m.condition;
+    if (!v->type.ranked || v->type.shape.rank() > 4) return false;
+    const Shape& s = v->type.shape;
+    const bool merged = is_merged(m);
+    if (merged && heads && !comes_merged(v, heads) && (is_symbol(s[0]) || s[0] % heads)) return false;  // could be 1
+    const Dim scores[4] = {q.extent(0) == 1 ? k.extent(0) : q.extent(0), q.extent(1), q.extent(2), k.extent(2)};
+    for (int i = s.rank() - 1, axis = 3; i >= (merged ? 1 : 0); --i, --axis) {
+      const Dim d = s[i];
+      if (!is_symbol(d) && d != 1 && !is_symbol(scores[axis]) && d != scores[axis]) return false;
+      if (is_symbol(d) && scores[axis] == 1) return false;
+    }
+    return !merged || heads || is_symbol(s[0]) || is_symbol(scores[0]) || s[0] == scores[0];
+  }
+
+  // Was it [B,H,...] before a Reshape, or before scales behind one? Then its first extent is a multiple of H.
+  static bool comes_merged(const Value* v, Dim heads) {
+    double scale = 1;
+    const Value* p = peel_scale(const_cast<Value*>(v), scale);
+    for (int i = 0; i < 2 && p->producer; ++i) {
+      if (p->producer->is("Reshape")) {
+        const Value* from = p->producer->inputs[0];
+        return match::rank(from) >= 2 && from->type.shape[1] == heads && p->type.shape.rank() == 3;
+      }
+      if (p->producer->inputs.size() != 2 || match::rank(p->producer->inputs[0]) != 3) return false;
+      p = p->producer->inputs[0];
+    }
+    return false;
+  }
+
+  Value* ints(std::vector<int64_t> v) {
+    Value* c = graph_.add_constant("", Tensor::from_ints(DType::kInt64, {static_cast<Dim>(v.size())}, v.data()));
+    c->name = "tiercel_axes_" + std::to_string(c->id);
+    return c;
+  }
+  Value* number(double x) {
+    Value* c = graph_.add_constant("", Tensor::of<float>({}, {static_cast<float>(x)}));
+    c->name = "tiercel_mask_" + std::to_string(c->id);
+    return c;
+  }
+
+  Value* transposed(Value* v) {
+    const int rank = match::rank(v);
     Shape s = v->type.shape;
-    s.insert(1, 1);
-    Value* axes = graph_.add_constant("", Tensor::of<int64_t>({1}, {1}));
-    axes->name = "tiercel_axes_" + std::to_string(axes->id);
-    return graph_.emit("Unsqueeze", "", 13, {v, axes}, Type::tensor(DType::kFloat, s), before_);
+    std::swap(s[rank - 2], s[rank - 1]);
+    Value* t = graph_.emit("Transpose", "", 13, {v}, Type::tensor(v->type.dtype, s), before_);
+    t->producer->set("perm", rank == 4 ? std::vector<int64_t>{0, 1, 3, 2} : std::vector<int64_t>{0, 2, 1});
+    return t;
+  }
+  Value* with_axis(Value* v, int axis) {
+    Shape s = v->type.shape;
+    s.insert(axis, 1);
+    return graph_.emit("Unsqueeze", "", 13, {v, ints({axis})}, Type::tensor(v->type.dtype, s), before_);
+  }
+  // [BH,S,D] as [B,H,S,D]: one Reshape cannot say it where both B and S are unknown, but it can with S in its place.
+  Value* part(Value* v, Dim heads) {
+    Shape s = v->type.shape;
+    const Dim batch = is_symbol(s[0]) ? graph_.symbols().fresh() : s[0] / heads;
+    Value* four = with_axis(v, 0);
+    return graph_.emit("Reshape", "", 13, {four, ints({-1, heads, 0, 0})}, Type::tensor(v->type.dtype, {batch, heads, s[1], s[2]}), before_);
+  }
+  // Where batch and heads are one axis: parted, or all of them the batch of one head.
+  void four_axes(Operand& o) {
+    if (o.rank() == 4) return;
+    const Dim heads = std::exchange(o.parts, 0);
+    if (o.order == Order::kHeads) {
+      o.value = heads ? part(o.value, heads) : with_axis(o.value, 1);
+      return;
+    }
+    const Shape& s = o.value->type.shape;
+    if (!heads) {
+      o.value = with_axis(o.value, 2);
+      return;
+    }
+    const Dim batch = is_symbol(s[1]) ? graph_.symbols().fresh() : s[1] / heads;
+    Value* four = with_axis(o.value, 2);  // so that D has its place
+    o.value = graph_.emit("Reshape", "", 13, {four, ints({0, -1, heads, 0})}, Type::tensor(DType::kFloat, {s[0], batch, heads, s[2]}), before_);
   }
 
-  Value* mask_of(Value* condition, double low) {
-    auto number = [&](float x) {
-      Value* c = graph_.add_constant("", Tensor::of<float>({}, {x}));
-      c->name = "tiercel_mask_" + std::to_string(c->id);
-      return c;
-    };
-    return graph_.emit("Where", "", 16, {condition, number(0), number(static_cast<float>(low))},
-                       Type::tensor(DType::kFloat, condition->type.shape), before_);
+  Value* mask_of(const Mask& m, Dim heads) {
+    Value* v = m.tensor ? m.tensor : m.condition;
+    if (is_merged(m)) v = heads ? part(v, heads) : with_axis(v, 1);
+    const Type type = Type::tensor(DType::kFloat, v->type.shape);
+    if (m.tensor) return m.factor == 1 ? v : graph_.emit("Mul", "", 14, {v, number(m.factor)}, type, before_);
+    Value *low = number(m.low * m.factor), *zero = number(0);
+    return graph_.emit("Where", "", 16, {v, m.inverted ? low : zero, m.inverted ? zero : low}, type, before_);
   }
 
-  void emit(Node* product, const Operand& q, const Operand& k, const Operand& v, Value* mask, double scale, bool nan_to_zero, int rank) {
+  // Only its rank matters, until types are inferred again.
+  Shape mask_shape(const std::vector<Mask>& masks) {
+    int rank = 0;
+    for (const Mask& m : masks) rank = std::max(rank, match::rank(m.tensor ? m.tensor : m.condition));
+    Shape s;
+    for (int i = 0; i < rank; ++i) s.push_back(graph_.symbols().fresh());
+    return s;
+  }
+
+  // Who asks for the shape of the scores gets it from those of Q and K.
+  void shape_readers(const std::vector<Value*>& passed, const Node* product, Dim heads, const Operand& q, const Operand& k) {
+    // Where batches might broadcast the scores' is not that of Q.
+    const bool one_batch = q.extent(0) == k.extent(0) || heads > 1;
+    for (Value* v : passed) {
+      const std::vector<Use> uses = v->uses;
+      for (const Use& u : uses) {
+        if (!one_batch || !u.node->is("Shape") || u.node->has("start") || u.node->has("end")) continue;
+        const int rank = match::rank(v);
+        std::vector<Value*> parts;
+        const auto take = [&](Value* of, int64_t axis) {
+          Value* shape = graph_.emit("Shape", "", 13, {of}, Type::tensor(DType::kInt64, {match::rank(of)}), u.node);
+          Value* one = graph_.emit("Gather", "", 13, {shape, ints({axis})}, Type::tensor(DType::kInt64, {1}), u.node);
+          parts.push_back(one);
+        };
+        if (rank == match::rank(product->inputs[0])) {
+          for (int i = 0; i + 1 < rank; ++i) take(product->inputs[0], i);
+          take(product->inputs[1], rank - 1);
+        } else if (rank == 4) {
+          for (int i = 0; i < 3; ++i) take(q.value, q.axis(i));
+          take(k.value, k.axis(2));
+        } else {
+          continue;
+        }
+        Value* all = graph_.emit("Concat", "", 13, parts, Type::tensor(DType::kInt64, {rank}), u.node);
+        all->producer->set("axis", int64_t{0});
+        graph_.replace_uses(u.node->outputs[0], all);
+      }
+    }
+  }
+
+  void emit(Node* product, const Operand& q, const Operand& k, const Operand& v, Value* mask, double scale, bool nan_to_zero, int rank, Dim heads) {
     Value* y = product->outputs[0];
-    Node* merge = rank == 4 ? match::only_reader(y, "Transpose") : nullptr;
-    if (!has_perm(merge, {0, 2, 1, 3})) merge = nullptr;
-    if (merge) y = merge->outputs[0];
-    Type type = y->type;
-    if (rank == 3) type.shape.insert(1, 1);
+    Shape shape{q.extent(0) == 1 ? k.extent(0) : q.extent(0), q.extent(1), q.extent(2), v.extent(3)};
+    if (heads) {  // a Reshape that parts heads and rows as they are here
+      const Node* apart = match::only_reader(y, "Reshape");
+      const Shape* to = apart && match::rank(apart->output()) == 4 ? &apart->output()->type.shape : nullptr;
+      if (to && (*to)[1] == heads && ((*to)[2] == y->type.shape[1] || (*to)[2] == shape[2]) && (*to)[3] == y->type.shape[2]) {
+        y = apart->output();
+        heads = 0;
+        rank = 4;
+      }
+    }
+    // A Transpose that moves the rows in front of the heads, or of all
+    Order order = Order::kHeads;
+    if (Node* merge = heads ? nullptr : match::only_reader(y, "Transpose")) {
+      if (rank == 4 && has_perm(merge, {0, 2, 1, 3})) order = Order::kRows;
+      if (rank == 4 ? has_perm(merge, {2, 0, 1, 3}) : has_perm(merge, {1, 0, 2})) order = Order::kRowsOutside;
+      if (order != Order::kHeads) y = merge->outputs[0];
+    }
+    if (order == Order::kRows) std::swap(shape[1], shape[2]);
+    if (order == Order::kRowsOutside) shape = {shape[2], shape[0], shape[1], shape[3]};
     std::vector<Value*> inputs{q.value, k.value, v.value};
     if (mask) inputs.push_back(mask);
-    Value* out = graph_.emit("Attention", kTiercelDomain, 1, inputs, type, before_);
+    Value* out = graph_.emit("Attention", kTiercelDomain, 1, inputs, Type::tensor(DType::kFloat, shape), before_);
     Node* n = out->producer;
     n->name = product->name;
     n->set("scale", static_cast<float>(scale));
-    auto layout = [&](const char* name, bool inside) { n->set(name, std::string(inside ? "BSHD" : "BHSD")); };
-    layout("q_layout", q.inside);
-    layout("k_layout", k.inside);
-    layout("v_layout", v.inside);
-    layout("y_layout", merge != nullptr);
+    n->set("q_layout", std::string(name_of(q.order)));
+    n->set("k_layout", std::string(name_of(k.order)));
+    n->set("v_layout", std::string(name_of(v.order)));
+    n->set("y_layout", std::string(name_of(order)));
     if (nan_to_zero) n->set("nan_to_zero", int64_t{1});
-    if (rank == 3) {
-      Value* axes = graph_.add_constant("", Tensor::of<int64_t>({1}, {1}));
-      axes->name = "tiercel_axes_" + std::to_string(axes->id);
-      out = graph_.emit("Squeeze", "", 13, {out, axes}, y->type, before_);
+    if (heads) {
+      Shape one = out->type.shape;
+      one[0] = 1;
+      one[1] = graph_.symbols().fresh();
+      out = graph_.emit("Reshape", "", 13, {out, ints({1, -1, 0, 0})}, Type::tensor(DType::kFloat, one), before_);
     }
+    const int64_t alone = heads ? 0 : order == Order::kHeads ? 1 : 2;  // the axis of extent 1
+    if (rank == 3) out = graph_.emit("Squeeze", "", 13, {out, ints({alone})}, y->type, before_);
     graph_.replace_uses(y, out);
   }
 
@@ -233,6 +319,28 @@ void fuse_attention(Graph& graph) {
   for (const auto& n : graph.nodes()) if (n->is("Softmax")) found.push_back(n.get());
   Rewriter rewriter(graph);
   for (Node* n : found) rewriter.run(n);
+  graph.erase_dead();
+}
+
+void attention_heads(Graph& graph) {
+  for (const auto& n : graph.nodes()) {
+    if (!n->is("Attention", kTiercelDomain)) continue;
+    const char* const names[] = {"q_layout", "k_layout", "v_layout"};
+    for (int i = 0; i < 3; ++i) {
+      double scale = 1;
+      const Operand o = unwrap({n->inputs[i], order_of(n.get(), names[i])}, i > 0, scale);
+      if (scale != 1 || o.value == n->inputs[i] || o.rank() != 4) continue;
+      graph.set_input(n.get(), i, o.value);
+      n->set(names[i], std::string(name_of(o.order)));
+    }
+    Value* y = n->outputs[0];
+    Node* merge = order_of(n.get(), "y_layout") == Order::kHeads ? match::only_reader(y, "Transpose") : nullptr;
+    const bool rows = has_perm(merge, {0, 2, 1, 3});
+    if (!rows && !has_perm(merge, {2, 0, 1, 3})) continue;
+    y->type = merge->outputs[0]->type;
+    n->set("y_layout", std::string(name_of(rows ? Order::kRows : Order::kRowsOutside)));
+    graph.replace_uses(merge->outputs[0], y);
+  }
   graph.erase_dead();
 }
 
