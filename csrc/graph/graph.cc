@@ -21,21 +21,37 @@ Dim SymbolTable::fresh() {
   return kSymbolBase + static_cast<Dim>(names_.size() - 1);
 }
 
-Dim SymbolTable::plus(Dim d, int64_t n) {
+Dim SymbolTable::plus(Dim a, Dim b) {
   constexpr int64_t kMost = int64_t{1} << 40;  // far from overflow
-  if (n == 0) return d;
-  if (n > kMost || n < -kMost) return fresh();
-  if (!is_symbol(d)) return d + n;
-  const auto sum = terms_.find(d);
-  const Dim base = sum == terms_.end() ? d : sum->second.first;
-  const int64_t number = sum == terms_.end() ? n : sum->second.second + n;
-  if (number == 0) return base;
-  if (number > kMost || number < -kMost) return fresh();
-  const auto [it, added] = sums_.try_emplace({base, number}, 0);
+  constexpr size_t kTerms = 4;
+  Sum sum{{}, 0};
+  for (const Dim d : {a, b}) {
+    if (!is_symbol(d) && (d > kMost || d < -kMost)) return fresh();
+    const auto known = terms_.find(d);
+    if (known != terms_.end()) {
+      sum.first.insert(sum.first.end(), known->second.first.begin(), known->second.first.end());
+      sum.second += known->second.second;
+    } else if (is_symbol(d)) {
+      sum.first.push_back(d);
+    } else {
+      sum.second += d;
+    }
+  }
+  if (sum.first.empty()) return sum.second;
+  if (sum.first.size() > kTerms || sum.second > kMost || sum.second < -kMost) return fresh();
+  std::sort(sum.first.begin(), sum.first.end());
+  if (sum.first.size() == 1 && sum.second == 0) return sum.first[0];
+  const auto [it, added] = sums_.try_emplace(sum, 0);
   if (added) {
     it->second = fresh();
-    terms_[it->second] = {base, number};
-    if (!name(base).empty()) names_.back() = name(base) + (number < 0 ? " - " : " + ") + std::to_string(std::abs(number));
+    terms_[it->second] = sum;
+    std::string text;
+    for (const Dim d : sum.first) {
+      if (name(d).empty()) return it->second;
+      text += cat(text.empty() ? "" : " + ", name(d));
+    }
+    if (sum.second) text += cat(sum.second < 0 ? " - " : " + ", std::abs(sum.second));
+    names_.back() = text;
   }
   return it->second;
 }

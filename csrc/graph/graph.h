@@ -89,7 +89,7 @@ class SymbolTable {
  public:
   Dim named(const std::string& name);                 // the same name, the same symbol
   Dim fresh();                                        // equal to nothing else
-  Dim plus(Dim d, int64_t n);                         // d + n: the same sum, the same symbol; (d + 3) - 3 is d
+  Dim plus(Dim a, Dim b);                             // of numbers or symbols: the same sum, the same symbol; (t + 3) + -3 is t
   const std::string& name(Dim d) const;               // "" for a fresh one
   std::string str(Dim d) const;                       // "3", "batch" or "?"
   // Symbols also stand for integers that inference cannot compute; those that are the extent of some axis are not negative.
@@ -100,8 +100,9 @@ class SymbolTable {
   std::vector<std::string> names_;
   std::vector<bool> extents_;
   std::unordered_map<std::string, Dim> by_name_;
-  std::map<std::pair<Dim, int64_t>, Dim> sums_;       // of a symbol that is no sum and a number
-  std::unordered_map<Dim, std::pair<Dim, int64_t>> terms_;
+  using Sum = std::pair<std::vector<Dim>, int64_t>;   // of symbols that are no sums, in order, and a number
+  std::map<Sum, Dim> sums_;
+  std::unordered_map<Dim, Sum> terms_;
 };
 
 class Graph {

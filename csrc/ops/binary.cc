@@ -10,8 +10,8 @@ template <Binary B> Dim combine_dims(InferContext& ctx, DType t, Dim a, Dim b) {
   if constexpr (B == Binary::kAdd) {
     if (a == 0) return b;
     if (b == 0) return a;
-    if (t == DType::kInt64 && is_symbol(a) != is_symbol(b)) return is_symbol(a) ? ctx.symbols().plus(a, b) : ctx.symbols().plus(b, a);
-    return numbers ? known(ctx, t, __int128{a} + b) : ctx.fresh();
+    if (numbers) return known(ctx, t, __int128{a} + b);
+    return t == DType::kInt64 ? ctx.symbols().plus(a, b) : ctx.fresh();
   } else if constexpr (B == Binary::kSub) {
     if (b == 0) return a;
     if (a == b) return 0;

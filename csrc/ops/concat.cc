@@ -41,19 +41,21 @@ void infer(InferContext& ctx) {
   const int axis = ctx.axis(axis_of(ctx.node), rank);
   Shape r;
   int64_t sum = 0;
-  bool known = true;
-  Dim symbol = 0;  // the only one, where `symbols` is 1
-  int symbols = 0;
+  bool ranked = true;
+  std::vector<Dim> symbols;  // extents along the axis that are not known
   for (int i = 0; i < ctx.num_inputs(); ++i) {
-    if (!ctx.ranked(i)) { known = false; continue; }
+    if (!ctx.ranked(i)) { ranked = false; continue; }
     const Shape& s = ctx.shape(i);
     if (r.rank() == 0) r = s;
     for (int k = 0; k < rank; ++k)
       if (k != axis) r[k] = unify(ctx, r[k], s[k], "extents off the axis of Concat");
-    if (is_symbol(s[axis])) symbol = s[axis], ++symbols;
+    if (is_symbol(s[axis])) symbols.push_back(s[axis]);
     else ctx.check(!__builtin_add_overflow(sum, s[axis], &sum), "the result is too large");
   }
-  if (ctx.num_inputs() > 1) r[axis] = !known || symbols > 1 ? ctx.fresh() : symbols ? ctx.symbols().plus(symbol, sum) : sum;
+  if (ctx.num_inputs() > 1) {
+    r[axis] = ranked ? sum : ctx.fresh();
+    for (const Dim d : symbols) if (ranked) r[axis] = ctx.symbols().plus(r[axis], d);  // the past and the new, in a decoder
+  }
   Type y = Type::tensor(dtype, r);
   for (int i = 0; i < ctx.num_inputs(); ++i) if (ctx.type(i).layout == Layout::kBlocked) y.layout = Layout::kBlocked;
   for (int i = 0; i < ctx.num_inputs() && y.layout == Layout::kBlocked; ++i)

@@ -16,6 +16,7 @@ struct Operand {
   Order order = Order::kHeads;
   Dim parts = 0;           // not 0: the value has rank 3 and stands for one of rank 4 with this many heads
   int rank() const { return match::rank(value); }
+  Dim heads() const { return rank() == 4 ? extent(1) : parts; }
   int axis(int logical) const;  // where an axis of [B,H,S,D] lies in a value of rank 4
   Dim extent(int logical) const { return value->type.shape[axis(logical)]; }
 };

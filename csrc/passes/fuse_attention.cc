@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "ops/registry.h"
 #include "passes/attention_operands.h"
@@ -50,9 +51,17 @@ class Rewriter {
     if (rank == 3) heads = merged_heads(q.value, k, v.value);
     if (heads)
       for (Operand* o : {&q, &k, &v}) o->parts = heads;
+    const Operand whole_k = k, whole_v = v;
     q = unwrap(q, false, scale);
-    k = unwrap(k, true, scale);
-    v = unwrap(v, true, value_scale);
+    for (const bool repeats : {true, false}) {  // of both or of none
+      double key_scale = 1;
+      value_scale = 1;
+      k = unwrap(whole_k, repeats, key_scale);
+      v = unwrap(whole_v, repeats, value_scale);
+      if (repeats && k.heads() != v.heads()) continue;
+      scale *= key_scale;
+      break;
+    }
     if (value_scale != 1) v = {product->inputs[1], Order::kHeads, heads};  // a scale of V is not one of the scores
     if (!match::is_f32(q.value) || !match::is_f32(k.value) || !match::is_f32(v.value) || !std::isfinite(scale)) return;
     for (Operand* o : {&q, &k, &v}) {
@@ -60,12 +69,14 @@ class Rewriter {
       four_axes(*o);
     }
     if (!heads_agree(q, k, v)) return;
+    const Node* first = scores->product;
+    const Dim batches[3] = {first->inputs[0]->type.shape[0], first->inputs[1]->type.shape[0], first->output()->type.shape[0]};
     if (rank == 3)
       for (Mask& m : scores->masks) m.merged = true;
     std::erase_if(scores->masks, nothing);
     Value* mask = nullptr;
     for (const Mask& m : scores->masks)
-      if (!mask_fits(m, heads, q, k)) return;
+      if (!mask_fits(m, heads, batches, q, k)) return;
     for (const Mask& m : scores->masks) {
       Value* one = mask_of(m, heads);
       mask = mask ? graph_.emit("Add", "", 14, {one, mask}, Type::tensor(DType::kFloat), before_) : one;
@@ -137,12 +148,12 @@ class Rewriter {
   }
 
   // A mask must not enlarge the scores. Unknown extents are taken to fit: preparation checks them.
-  static bool mask_fits(const Mask& m, Dim heads, const Operand& q, const Operand& k) {
+  static bool mask_fits(const Mask& m, Dim heads, std::span<const Dim> batches, const Operand& q, const Operand& k) {
     const Value* v = m.tensor ? m.tensor : m.condition;
     if (!v->type.ranked || v->type.shape.rank() > 4) return false;
     const Shape& s = v->type.shape;
     const bool merged = is_merged(m);
-    if (merged && heads && !comes_merged(v, heads) && (is_symbol(s[0]) || s[0] % heads)) return false;  // could be 1
+    if (merged && heads && !comes_merged(v, heads, batches, 0) && (is_symbol(s[0]) || s[0] % heads)) return false;  // could be 1
     const Dim scores[4] = {q.extent(0) == 1 ? k.extent(0) : q.extent(0), q.extent(1), q.extent(2), k.extent(2)};
     for (int i = s.rank() - 1, axis = 3; i >= (merged ? 1 : 0); --i, --axis) {
       const Dim d = s[i];
@@ -152,19 +163,16 @@ class Rewriter {
     return !merged || heads || is_symbol(s[0]) || is_symbol(scores[0]) || s[0] == scores[0];
   }
 
-  // Was it [B,H,...] before a Reshape, or before scales behind one? Then its first extent is a multiple of H.
-  static bool comes_merged(const Value* v, Dim heads) {
-    double scale = 1;
-    const Value* p = peel_scale(const_cast<Value*>(v), scale);
-    for (int i = 0; i < 2 && p->producer; ++i) {
-      if (p->producer->is("Reshape")) {
-        const Value* from = p->producer->inputs[0];
-        return match::rank(from) >= 2 && from->type.shape[1] == heads && p->type.shape.rank() == 3;
-      }
-      if (p->producer->inputs.size() != 2 || match::rank(p->producer->inputs[0]) != 3) return false;
-      p = p->producer->inputs[0];
-    }
-    return false;
+  // Is the first extent that of batch and heads together: one of the scores' operands', or [B,H,...] before a Reshape? Through
+  // pointwise operators: a broadcast cannot make it smaller.
+  static bool comes_merged(const Value* v, Dim heads, std::span<const Dim> batches, int depth) {
+    if (match::rank(v) != 3 || depth > 4) return false;
+    if (std::find(batches.begin(), batches.end(), v->type.shape[0]) != batches.end()) return true;
+    const Node* n = v->producer;
+    if (!n) return false;
+    if (n->is("Reshape")) return match::rank(n->inputs[0]) >= 2 && n->inputs[0]->type.shape[1] == heads;
+    if (!n->is("Add") && !n->is("Sub") && !n->is("Mul") && !n->is("Div") && !n->is("Neg") && !has_perm(n, {0, 2, 1})) return false;
+    return std::any_of(n->inputs.begin(), n->inputs.end(), [&](const Value* in) { return comes_merged(in, heads, batches, depth + 1); });
   }
 
   Value* ints(std::vector<int64_t> v) {
@@ -326,13 +334,20 @@ void attention_heads(Graph& graph) {
   for (const auto& n : graph.nodes()) {
     if (!n->is("Attention", kTiercelDomain)) continue;
     const char* const names[] = {"q_layout", "k_layout", "v_layout"};
-    for (int i = 0; i < 3; ++i) {
-      double scale = 1;
-      const Operand o = unwrap({n->inputs[i], order_of(n.get(), names[i])}, i > 0, scale);
-      if (scale != 1 || o.value == n->inputs[i] || o.rank() != 4) continue;
+    const auto set = [&](int i, const Operand& o) {
       graph.set_input(n.get(), i, o.value);
       n->set(names[i], std::string(name_of(o.order)));
-    }
+    };
+    const auto seen = [&](int i, bool repeats) {
+      double scale = 1;
+      const Operand as_is{n->inputs[i], order_of(n.get(), names[i])}, o = unwrap(as_is, repeats, scale);
+      return scale == 1 && o.rank() == 4 ? o : as_is;
+    };
+    set(0, seen(0, false));
+    const Operand k = seen(1, true), v = seen(2, true);
+    const bool both = k.heads() == v.heads();  // else one is seen to be repeated, the other not
+    set(1, both ? k : seen(1, false));
+    set(2, both ? v : seen(2, false));
     Value* y = n->outputs[0];
     Node* merge = order_of(n.get(), "y_layout") == Order::kHeads ? match::only_reader(y, "Transpose") : nullptr;
     const bool rows = has_perm(merge, {0, 2, 1, 3});

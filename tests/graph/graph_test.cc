@@ -34,6 +34,10 @@ TEST(sums_of_a_symbol_and_a_number) {
   CHECK_EQ(t.str(t.plus(t.fresh(), 5)), "?");
   CHECK(t.plus(t.fresh(), 1) != t.plus(t.fresh(), 1));
   CHECK_EQ(t.plus(7, 3), 10);
+  const Dim past = t.named("past");
+  CHECK_EQ(t.plus(past, n), t.plus(n, past));
+  CHECK_EQ(t.plus(t.plus(past, 1), n), t.plus(past, t.plus(n, 1)));
+  CHECK_EQ(t.plus(t.plus(past, t.plus(n, 1)), -1), t.plus(past, n));
   CHECK(is_symbol(t.plus(n, INT64_MAX)));
 }
 

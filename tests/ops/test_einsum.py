@@ -3,9 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from oracle import check, one_node
 
 import tiercel
+from oracle import check, one_node
 
 RNG = np.random.default_rng(3)
 CASES = [

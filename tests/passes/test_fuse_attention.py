@@ -97,10 +97,8 @@ def test_grouped_queries(grow, transposed, tmp_path):
     def spell(b):
         k = repeat(b, b.Transpose(b.reshape("k", B, T, G, D), perm=[0, 2, 1, 3]))
         v = repeat(b, b.Transpose(b.reshape("v", B, T, G, D), perm=[0, 2, 1, 3]))
-        if transposed == "merged":
-            k = b.reshape(b.Transpose(b.reshape(k, -1, T, D), perm=[0, 2, 1]), B, H, D, T)
-        else:
-            k = kt(b, k)
+        merged = transposed == "merged"
+        k = b.reshape(b.Transpose(b.reshape(k, -1, T, D), perm=[0, 2, 1]), B, H, D, T) if merged else kt(b, k)
         y = b.MatMul(b.Softmax(b.Mul(b.MatMul("q", k), 0.3), axis=-1), v)
         return b.reshape(b.Transpose(y, perm=[0, 2, 1, 3]), B, S, H * D)
 
@@ -227,6 +225,25 @@ def test_expand_to_extents_that_leave_them(tmp_path):
 
     symbols = {"q": ["b", H, "s", D], "k": ["b", G, "t", D], "v": ["b", G, "t", D]}
     assert "Expand" not in fused(spell, qkv(G), tmp_path, symbols)
+
+
+def test_past_and_new_keys(tmp_path):
+    """A mask and a target for all keys, made of two extents: their sum is that of the Concat."""
+
+    def repeat(b, x, total):
+        grown = b.Expand(b.Unsqueeze(x, np.array([2], np.int64)), b.Concat(np.array([B, G, H // G], np.int64), total, np.array([D], np.int64), axis=0))
+        return b.Reshape(grown, b.Concat(np.array([B, H], np.int64), total, np.array([D], np.int64), axis=0))
+
+    def spell(b):
+        past, new = (b.Gather(b.Shape(x), np.array([2], np.int64)) for x in ("past_k", "k"))
+        total = b.Add(past, new)
+        k, v = b.Concat("past_k", "k", axis=2), b.Concat("past_v", "v", axis=2)
+        y = b.MatMul(b.Softmax(b.MatMul("q", kt(b, repeat(b, k, total))), axis=-1), repeat(b, v, b.Add(new, past)))
+        return y, k, v
+
+    feeds = qkv(G) | {"past_k": rand(B, G, 3, D), "past_v": rand(B, G, 3, D)}
+    symbols = {"q": [B, H, "s", D], "k": [B, G, "s2", D], "v": [B, G, "s2", D], "past_k": [B, G, "p", D], "past_v": [B, G, "p", D]}
+    assert "Expand" not in fused(spell, feeds, tmp_path, symbols)
 
 
 def test_weights_that_are_an_output_stay(tmp_path):
