@@ -3,9 +3,9 @@
 import numpy as np
 import onnxruntime
 import pytest
-from oracle import one_node
 
 import tiercel
+from oracle import one_node
 
 RNG = np.random.default_rng(8)
 
