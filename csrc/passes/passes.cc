@@ -33,6 +33,7 @@ constexpr Pass kPasses[] = {
     {"merge_common", 1, merge_common},
     {"expand_einsum", 1, expand_einsum},
     {"simplify_shapes", 1, simplify_shapes},
+    {"select_first", 1, select_first},
     {"cancel_transposes", 1, cancel_transposes},
     {"fuse_activations", 2, fuse_activations},
     {"fuse_norm", 2, fuse_norm},

@@ -227,6 +227,29 @@ def test_expand_to_extents_that_leave_them(tmp_path):
     assert "Expand" not in fused(spell, qkv(G), tmp_path, symbols)
 
 
+@pytest.mark.parametrize("how", ["Split", "Gather", "Slice"])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_one_projection(how, axis, tmp_path):
+    """Q, K and V out of one product: [B, S, 3, H, D], or [B, S, H, 3, D], permuted as a whole."""
+
+    def spell(b):
+        x = b.reshape("x", B, S, *((3, H) if axis == 2 else (H, 3)), D)
+        x = b.Transpose(x, perm=[2, 0, 3, 1, 4] if axis == 2 else [3, 0, 2, 1, 4])
+        if how == "Gather":
+            q, k, v = (b.Gather(x, np.array(i, np.int64), axis=0) for i in range(3))
+        elif how == "Slice":
+            parts = [b.Slice(x, *(np.array([n], np.int64) for n in (i, i + 1, 0))) for i in range(3)]
+            q, k, v = (b.Squeeze(o, np.array([0], np.int64)) for o in parts)
+        else:
+            outs = [f"part{i}" for i in range(3)]
+            b.nodes.append(helper.make_node("Split", [x, b.const(np.array([1, 1, 1], np.int64))], outs, axis=0))
+            q, k, v = (b.Squeeze(o, np.array([0], np.int64)) for o in outs)
+        y = b.MatMul(b.Softmax(b.MatMul(b.Mul(q, 0.3), b.Transpose(k, perm=[0, 1, 3, 2])), axis=-1), v)
+        return b.reshape(b.Transpose(y, perm=[0, 2, 1, 3]), B, S, H * D)
+
+    assert "Transpose" not in fused(spell, {"x": rand(B, S, 3 * H * D)}, tmp_path)
+
+
 def test_past_and_new_keys(tmp_path):
     """A mask and a target for all keys, made of two extents: their sum is that of the Concat."""
 
