@@ -12,6 +12,9 @@ void simplify_shapes(Graph& graph);
 // Parts chosen from a transposed tensor are chosen first, and transposed then, where that leaves heads and rows to swap.
 void select_first(Graph& graph);
 
+// Slices that part a tensor completely along an axis become one Split.
+void join_slices(Graph& graph);
+
 // Transposes of transposes become one or none; a Transpose that undoes those above it cancels through the pointwise
 // operators, Concat and Softmax between them.
 void cancel_transposes(Graph& graph);

@@ -34,6 +34,7 @@ constexpr Pass kPasses[] = {
     {"expand_einsum", 1, expand_einsum},
     {"simplify_shapes", 1, simplify_shapes},
     {"select_first", 1, select_first},
+    {"join_slices", 1, join_slices},
     {"cancel_transposes", 1, cancel_transposes},
     {"fuse_activations", 2, fuse_activations},
     {"fuse_norm", 2, fuse_norm},
