@@ -5,10 +5,12 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "base/available_memory.h"
 #include "base/status.h"
 
 namespace tiercel {
 namespace {
+
 struct Free {
   int64_t bytes;
   void operator()(void* p) const { std::free(p); }
@@ -19,7 +21,7 @@ Buffer allocate(size_t bytes) {
   constexpr size_t kHuge = size_t{2} << 20;
   const bool huge = bytes >= 2 * kHuge;
   const size_t align = huge ? kHuge : kAlignment;
-  if (bytes > size_t{1} << 46) fail(Code::kFail, "cannot allocate ", bytes, " bytes");
+  require_memory(bytes);
   void* p = nullptr;
   if (posix_memalign(&p, align, bytes ? bytes : 1) != 0 || !p)
     fail(Code::kFail, "out of memory: cannot allocate ", bytes, " bytes");

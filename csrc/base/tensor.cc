@@ -5,6 +5,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "base/available_memory.h"
 #include "base/file_map.h"
 #include "base/float_formats.h"
 
@@ -28,6 +29,7 @@ Shape storage_shape(const Shape& shape, Layout layout) {
 Tensor::Tensor(DType dtype, const Shape& shape, Layout layout) : dtype_(dtype), layout_(layout), shape_(shape) {
   const int64_t n = storage_count(shape, layout);
   if (dtype == DType::kString) {
+    require_memory(static_cast<size_t>(std::min<int64_t>(n, int64_t{1} << 50)) * sizeof(std::string));
     auto strings = std::shared_ptr<std::string[]>(new std::string[static_cast<size_t>(n)]);
     data_ = strings.get();
     owner_ = Buffer(strings, strings.get());

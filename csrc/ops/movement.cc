@@ -1,10 +1,9 @@
 #include "ops/movement.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 
+#include "base/available_memory.h"
 #include "kernels/copy/copy.h"
 #include "kernels/transpose/transpose.h"
 
@@ -265,11 +264,11 @@ void wrap_sub_byte(PrepareContext& ctx) {
 // ---- Inference
 
 void check_fits(const InferContext& ctx, DType dtype, const Shape& shape) {
-  static const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
   double bytes = std::max(bits_of(dtype), 1) / 8.0;
+  if (dtype == DType::kString) bytes = sizeof(std::string);
   for (Dim d : shape) bytes *= static_cast<double>(std::max<Dim>(d, 0));
-  if (bytes > memory)
-    ctx.fail("the result of shape ", shape.str(), " would take ", bytes / (1 << 30), " GiB, more than this machine's memory");
+  if (bytes >= 0x1p30 && bytes > static_cast<double>(available_memory()))
+    ctx.fail("the result of shape ", shape.str(), " would take ", bytes / (1 << 30), " GiB, more memory than is available");
 }
 
 std::optional<std::vector<Dim>> small_ints(const InferContext& ctx, int i) {

@@ -61,12 +61,14 @@ ResizeTaps resize_taps(const ResizeMode& m, int64_t in, int64_t out, double scal
   std::vector<double> w(static_cast<size_t>(r.taps));
   const double length = scale * static_cast<double>(in), last = static_cast<double>(in - 1);
   for (size_t i = 0; i < n; ++i) {
-    const double x = source<double>(m, static_cast<double>(i), static_cast<double>(in), length, static_cast<double>(out), scale, start, end);
+    const double at = source<double>(m, static_cast<double>(i), static_cast<double>(in), length, static_cast<double>(out), scale, start, end);
+    const double x = std::isnan(at) ? -1.0 : at;  // a crop between infinities or NaNs lies outside
     if (crops) r.outside[i] = !(x >= 0 && x <= last);
     if (m.interpolation == kNearest) {
       const float f = source<float>(m, static_cast<float>(i), static_cast<float>(in), static_cast<float>(length), static_cast<float>(out),
                                     static_cast<float>(scale), static_cast<float>(start), static_cast<float>(end));
-      r.index[i] = static_cast<int32_t>(std::clamp<int64_t>(nearest_index(m, std::clamp(f, -1.0f, static_cast<float>(in)), scale < 1), 0, in - 1));
+      const float bounded = std::isnan(f) ? -1.0f : std::clamp(f, -1.0f, static_cast<float>(in));
+      r.index[i] = static_cast<int32_t>(std::clamp<int64_t>(nearest_index(m, bounded, scale < 1), 0, in - 1));
       continue;
     }
     const double bounded = std::clamp(x, -1e15, 1e15), floor = std::floor(bounded);
@@ -75,10 +77,10 @@ ResizeTaps resize_taps(const ResizeMode& m, int64_t in, int64_t out, double scal
     const double base = (bounded == floor ? floor - 1 : floor) + first;
     double sum = 0;
     for (int t = 0; t < r.taps; ++t) {
-      const double d = shrink * (first + t - ratio), at = base + t;
+      const double d = shrink * (first + t - ratio), place = base + t;
       double& v = w[static_cast<size_t>(t)];
       v = m.interpolation == kCubic ? cubic(d, m.cubic_a) : std::max(0.0, 1 - std::fabs(d));
-      if (m.exclude_outside && (at < 0 || at > last)) v = 0;
+      if (m.exclude_outside && (place < 0 || place > last)) v = 0;
       sum += v;
     }
     for (int t = 0; t < r.taps; ++t) {

@@ -8,7 +8,11 @@ namespace {
 std::optional<std::vector<Dim>> parts_of(const InferContext& ctx, Dim extent) {
   const int n = ctx.num_outputs();
   const int version = ctx.node.opset;
-  if (version < 13 && ctx.node.has("split")) return ctx.node.attr_ints("split");
+  if (version < 13 && ctx.node.has("split")) {
+    const auto sizes = ctx.node.attr_ints("split");
+    for (int64_t p : sizes) ctx.check(p >= 0, "split size ", p, " is negative");  // numbers of a file, never symbols
+    return sizes;
+  }
   if ((version == 1 || version >= 13) && ctx.has_input(1)) {
     if (auto v = small_ints(ctx, 1)) return v;
     return std::nullopt;
