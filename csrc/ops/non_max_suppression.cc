@@ -1,22 +1,31 @@
-// NonMaxSuppression: of boxes that overlap by more than a threshold only the one with the highest score, class by class.
+// NonMaxSuppression: boxes of each class, best score first, without those that overlap a better one too much.
 #include <algorithm>
-#include <numeric>
+#include <array>
 
-#include "ops/movement.h"
+#include "ops/registry.h"
 
 namespace tiercel {
 namespace {
 
+template <class Ctx> bool centered(const Ctx& ctx) {
+  const int64_t form = ctx.node.attr_int("center_point_box", 0);
+  ctx.check(form == 0 || form == 1, "center_point_box should be 0 or 1, got ", form);
+  return form == 1;
+}
+
 void infer(InferContext& ctx) {
   for (int i : {0, 1}) {
-    ctx.check(ctx.dtype(i) == DType::kFloat, "boxes and scores should be float");
-    ctx.check(!ctx.ranked(i) || ctx.shape(i).rank() == 3, "boxes should be [batches, boxes, 4], scores [batches, classes, boxes]");
+    ctx.check(ctx.dtype(i) == DType::kFloat, "boxes and scores should be float, got ", dtype_name(ctx.dtype(i)));
+    ctx.check(!ctx.ranked(i) || ctx.shape(i).rank() == 3, "boxes should be [batch, boxes, 4] and scores [batch, classes, boxes], got ", ctx.type(i).str());
   }
+  if (ctx.has_input(2)) ctx.check(ctx.dtype(2) == DType::kInt64, "max_output_boxes_per_class should be int64");
+  for (int i : {3, 4}) if (ctx.has_input(i)) ctx.check(ctx.dtype(i) == DType::kFloat, "the thresholds should be float");
   if (ctx.ranked(0) && ctx.ranked(1)) {
-    unify(ctx, ctx.shape(0)[2], 4, "the last extent of boxes and the coordinates of a box");
-    unify(ctx, ctx.shape(0)[0], ctx.shape(1)[0], "batches of boxes and of scores");
-    unify(ctx, ctx.shape(0)[1], ctx.shape(1)[2], "the numbers of boxes and of scores");
+    unify(ctx, ctx.shape(0)[0], ctx.shape(1)[0], "batches of boxes and scores");
+    unify(ctx, ctx.shape(0)[1], ctx.shape(1)[2], "numbers of boxes and of scores");
+    unify(ctx, ctx.shape(0)[2], 4, "coordinates of a box");
   }
+  centered(ctx);
   ctx.set_output(0, DType::kInt64, {ctx.fresh(), 3});
 }
 
@@ -25,53 +34,59 @@ struct Box {
   float area() const { return (y1 - y0) * (x1 - x0); }
 };
 
-Box box_at(const float* b, bool centered) {
-  if (centered) return {b[1] - b[3] / 2, b[0] - b[2] / 2, b[1] + b[3] / 2, b[0] + b[2] / 2};
-  return {std::min(b[0], b[2]), std::min(b[1], b[3]), std::max(b[0], b[2]), std::max(b[1], b[3])};
+Box box_at(const float* p, bool center) {
+  if (center) return {p[1] - p[3] / 2, p[0] - p[2] / 2, p[1] + p[3] / 2, p[0] + p[2] / 2};  // x, y, width, height
+  return {std::min(p[0], p[2]), std::min(p[1], p[3]), std::max(p[0], p[2]), std::max(p[1], p[3])};  // any two opposite corners
 }
 
-// Is intersection / union above the threshold? Boxes without an area overlap nothing.
 bool overlap(const Box& a, const Box& b, float threshold) {
   const float h = std::min(a.y1, b.y1) - std::max(a.y0, b.y0), w = std::min(a.x1, b.x1) - std::max(a.x0, b.x0);
-  if (!(h > 0) || !(w > 0) || !(a.area() > 0) || !(b.area() > 0)) return false;
-  const float both = h * w;
-  return both / (a.area() + b.area() - both) > threshold;
+  if (!(h > 0) || !(w > 0)) return false;
+  const float common = h * w, areas = a.area() + b.area() - common;
+  return a.area() > 0 && b.area() > 0 && areas > 0 && common / areas > threshold;
+}
+
+template <class T> std::optional<T> scalar(const EvalContext& ctx, int i, const char* name) {
+  if (!ctx.has_input(i)) return std::nullopt;
+  ctx.check(ctx.tensor(i).dtype() == dtype_of<T> && ctx.tensor(i).count() == 1, name, " should be one number, got shape ", ctx.tensor(i).shape().str());
+  return *ctx.tensor(i).as<T>();
 }
 
 void eval(EvalContext& ctx, Worker&) {
   const Tensor &boxes = ctx.tensor(0), &scores = ctx.tensor(1);
   const Shape &b = boxes.shape(), &s = scores.shape();
-  ctx.check(b.rank() == 3 && s.rank() == 3 && b[2] == 4 && b[0] == s[0] && b[1] == s[2],
-            "boxes should be [batches, boxes, 4], scores [batches, classes, boxes]: got ", b.str(), " and ", s.str());
-  const auto number = [&](int i, double otherwise) {
-    if (!ctx.has_input(i)) return otherwise;
-    ctx.check(ctx.tensor(i).count() == 1, "input ", i, " should hold one element");
-    return ctx.tensor(i).doubles()[0];
-  };
-  const int64_t most = static_cast<int64_t>(std::clamp(number(2, 0), 0.0, 9e15));
-  const float iou = static_cast<float>(number(3, 0)), least = static_cast<float>(number(4, 0));
-  ctx.check(iou >= 0 && iou <= 1, "iou_threshold should be in [0, 1], is ", iou);
-  const int64_t form = ctx.node.attr_int("center_point_box", 0);
-  ctx.check(form == 0 || form == 1, "center_point_box should be 0 or 1, is ", form);
-  std::vector<int64_t> found, order;
+  // Inference may not have known the shapes.
+  ctx.check(boxes.dtype() == DType::kFloat && scores.dtype() == DType::kFloat, "boxes and scores should be float");
+  ctx.check(b.rank() == 3 && s.rank() == 3, "boxes should be [batch, boxes, 4] and scores [batch, classes, boxes], got ", b.str(), " and ", s.str());
+  ctx.check(b[0] == s[0] && b[1] == s[2], "batches and numbers of boxes and of scores should be equal, got ", b.str(), " and ", s.str());
+  ctx.check(b[2] == 4, "coordinates of a box should be 4, got ", b[2]);
+  const int64_t most = scalar<int64_t>(ctx, 2, "max_output_boxes_per_class").value_or(0);
+  const float iou = scalar<float>(ctx, 3, "iou_threshold").value_or(0);
+  const auto least = scalar<float>(ctx, 4, "score_threshold");
+  ctx.check(iou >= 0 && iou <= 1, "iou_threshold should be in [0, 1], got ", iou);
+  const bool center = centered(ctx);
+  const int64_t n = b[1];
+  std::vector<std::array<int64_t, 3>> chosen;
+  std::vector<int64_t> order;
   std::vector<Box> kept;
-  for (int64_t batch = 0; batch < s[0]; ++batch)
-    for (int64_t c = 0; most > 0 && c < s[1]; ++c) {
-      const float* score = scores.as<float>() + (batch * s[1] + c) * s[2];
-      const float* at = boxes.as<float>() + batch * b[1] * 4;
-      order.clear();
-      for (int64_t i = 0; i < s[2]; ++i) if (!ctx.has_input(4) || score[i] > least) order.push_back(i);
-      std::stable_sort(order.begin(), order.end(), [&](int64_t i, int64_t k) { return score[i] > score[k]; });
-      kept.clear();
-      for (int64_t i : order) {
-        const Box box = box_at(at + i * 4, form == 1);
-        if (std::any_of(kept.begin(), kept.end(), [&](const Box& k) { return overlap(box, k, iou); })) continue;
-        kept.push_back(box);
-        found.insert(found.end(), {batch, c, i});
-        if (static_cast<int64_t>(kept.size()) == most) break;
-      }
+  for (int64_t row = 0; most > 0 && n > 0 && row < s[0] * s[1]; ++row) {
+    const float* score = scores.as<float>() + row * n;
+    order.clear();
+    kept.clear();
+    for (int64_t i = 0; i < n; ++i)
+      if (least ? score[i] > *least : score[i] == score[i]) order.push_back(i);
+    std::sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return score[x] != score[y] ? score[x] > score[y] : x < y; });
+    for (int64_t i : order) {
+      if (static_cast<int64_t>(kept.size()) >= most) break;
+      const Box box = box_at(boxes.as<float>() + (row / s[1] * n + i) * 4, center);
+      if (std::any_of(kept.begin(), kept.end(), [&](const Box& k) { return overlap(box, k, iou); })) continue;
+      kept.push_back(box);
+      chosen.push_back({row / s[1], row % s[1], i});
     }
-  ctx.set(0, Tensor::from_ints(DType::kInt64, {static_cast<Dim>(found.size() / 3), 3}, found.data()));
+  }
+  Tensor out(DType::kInt64, {static_cast<Dim>(chosen.size()), 3});
+  for (size_t i = 0; i < chosen.size(); ++i) std::copy(chosen[i].begin(), chosen[i].end(), out.as<int64_t>() + 3 * i);
+  ctx.set(0, out);
 }
 
 const OpRegistration rows({{"NonMaxSuppression", "", 10, infer, nullptr, eval}});

@@ -24,8 +24,8 @@ namespace {
 
 // In order. A pass may rely on what stands above it.
 constexpr Pass kPasses[] = {
-    {"expand_attention", 0, expand_attention},
-    {"expand_rotary", 0, expand_rotary},
+    {"expand_attention", 1, expand_attention},
+    {"expand_rotary", 1, expand_rotary},
     {"sink_constants", 1, sink_constants},
     {"fold_constants", 1, fold_constants},
     {"inline_if", 1, inline_if},

@@ -1,0 +1,30 @@
+"""NonMaxSuppression against onnxruntime: ties, corners in any order, every option left out or given."""
+
+import numpy as np
+import pytest
+
+from oracle import against_onnxruntime, fails_everywhere
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_non_max_suppression(seed):
+    rng = np.random.default_rng(seed)
+    batch, classes, n = rng.integers(1, 3), rng.integers(1, 4), rng.integers(0, 25)
+    boxes = rng.integers(0, 8, (batch, n, 4)) if seed % 2 else rng.random((batch, n, 4)) * 4
+    scores = rng.integers(0, 6, (batch, classes, n)) / 5 if seed % 3 == 0 else rng.random((batch, classes, n))
+    inputs = [
+        boxes.astype(np.float32),
+        scores.astype(np.float32),
+        np.array([rng.integers(0, 9)], np.int64) if seed % 7 else None,
+        np.array([rng.choice([0, 0.3, 0.5, 1])], np.float32) if seed % 5 else None,
+        np.array([rng.choice([0, 0.4, 0.9])], np.float32) if seed % 4 else None,
+    ]
+    against_onnxruntime("NonMaxSuppression", inputs, {"center_point_box": seed % 2}, opset=11)
+
+
+def test_non_max_suppression_errors():
+    boxes, scores, most = np.zeros((1, 3, 4), np.float32), np.zeros((1, 1, 3), np.float32), np.array([1], np.int64)
+    fails_everywhere("numbers of boxes", "NonMaxSuppression", [boxes, scores[:, :, :2], most], opset=11)
+    fails_everywhere("coordinates", "NonMaxSuppression", [boxes[:, :, :3], scores, most], opset=11)
+    fails_everywhere("center_point_box", "NonMaxSuppression", [boxes, scores, most], {"center_point_box": 2}, opset=11)
+    fails_everywhere("iou_threshold", "NonMaxSuppression", [boxes, scores, most, np.array([1.5], np.float32)], opset=11)
