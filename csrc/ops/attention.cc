@@ -1,9 +1,9 @@
 // ai.tiercel.Attention: y = softmax(scale Q K^T + mask) V, head by head ("Attention Is All You Need", Vaswani et al. 2017).
 //
 // Inputs: Q [B,H,S,D], K [B,G,T,D], V [B,G,T,E] (H a multiple of G: grouped queries; a batch of 1 broadcasts), mask broadcastable to
-// [B,H,S,T], added after the scale. Attributes q_layout, k_layout, v_layout, y_layout: "BHSD", or "BSHD"
-// or "SBHD" where heads lie inside a row, as the projections write and read them. Scores of a block of rows are computed, exponentiated and multiplied by V while they are in
-// cache; they never exist as a tensor.
+// [B,H,S,T] (or stretching extents of 1 there), added after the scale. Attributes q_layout, k_layout, v_layout, y_layout: "BHSD", or
+// "BSHD" or "SBHD" where heads lie inside a row, as the projections write and read them. Scores of a block of rows are computed,
+// exponentiated and multiplied by V while they are in cache; they never exist as a tensor.
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -47,12 +47,17 @@ void infer(InferContext& ctx) {
   unify(ctx, k[2], v[2], "rows of K and V");
   if (!is_symbol(q[1]) && !is_symbol(k[1]))
     ctx.check(k[1] > 0 ? q[1] % k[1] == 0 : q[1] == 0, "heads of Q (", q[1], ") should be a multiple of those of K (", k[1], ")");
-  if (ctx.has_input(3) && ctx.ranked(3)) {
+  Shape y{batch, q[1], q[2], k[2]};  // the scores, which a mask may stretch: to more batches, heads or rows
+  if (ctx.has_input(3)) {
     ctx.check(ctx.dtype(3) == DType::kFloat, "the mask should be float");
-    const Shape scores{batch, q[1], q[2], k[2]};
-    ctx.check(broadcast_shapes(ctx, scores, ctx.shape(3)).rank() == 4, "the mask should broadcast to ", scores.str());
+    if (!ctx.ranked(3)) return ctx.set_output(0, DType::kFloat, Shape{ctx.fresh(), ctx.fresh(), ctx.fresh(), ctx.fresh()});
+    const Shape scores = y;
+    y = broadcast_shapes(ctx, scores, ctx.shape(3));
+    ctx.check(y.rank() == 4, "the mask should broadcast to ", scores.str());
+    if (ctx.shape(3).rank() > 0 && !is_symbol(ctx.shape(3).back()) && ctx.shape(3).back() != 1)
+      unify(ctx, ctx.shape(3).back(), k[2], "columns of the mask and rows of K");
   }
-  const Shape y{batch, q[1], q[2], v[3]};
+  y[3] = v[3];
   ctx.set_output(0, DType::kFloat, physical(y, order_of(ctx.node, "y_layout")));
 }
 
@@ -84,8 +89,10 @@ void prepare(PrepareContext& ctx) {
              yi = order_of(ctx.node, "y_layout");
   const Shape q = logical(ctx.shape(0), qi), k = logical(ctx.shape(1), ki), v = logical(ctx.shape(2), vi);
   const Shape y = logical(ctx.out_shape(0), yi);
-  Plan p{y[0], q[1], k[1], q[2], k[2], q[3], v[3], Strides(ctx.shape(0), qi), Strides(ctx.shape(1), ki), Strides(ctx.shape(2), vi),
+  Plan p{y[0], y[1], k[1], y[2], k[2], q[3], v[3], Strides(ctx.shape(0), qi), Strides(ctx.shape(1), ki), Strides(ctx.shape(2), vi),
          Strides(ctx.out_shape(0), yi)};
+  if (y[1] != q[1]) p.q.head = 0;
+  if (y[2] != q[2]) p.q.row = 0;
   p.scale = ctx.node.attr_float("scale", 1.0f / std::sqrt(static_cast<float>(std::max<int64_t>(p.depth, 1))));
   p.nan_to_zero = ctx.node.attr_int("nan_to_zero", 0) != 0;
   if (ctx.has_input(3)) {

@@ -156,6 +156,23 @@ def test_batches_that_broadcast(tmp_path):
     check(data, feeds, tmp_path)
 
 
+@pytest.mark.parametrize("mask_shape", [(3, 1, 1, 7), (3, 2, 4, 7)])
+def test_a_mask_may_stretch_a_batch_of_one(mask_shape, tmp_path):
+    """With the batch unknown at load, a mask of three may meet scores of one."""
+    mask = np.random.default_rng(1).standard_normal(mask_shape).astype(np.float32)
+
+    def spell(b, q, k, v, _):
+        s = b("Add", b("MatMul", q, b("Transpose", k, perm=[0, 1, 3, 2])), b.const(mask))
+        return b("MatMul", b("Softmax", s, axis=-1), v)
+
+    for batch in (1, 3):
+        data, feeds = build((batch, 2, 4, 8), (batch, 2, 7, 8), (batch, 2, 7, 8), spell)
+        model = onnx.load_from_string(data)
+        for i in model.graph.input:
+            i.type.tensor_type.shape.dim[0].dim_param = "N"
+        check(model.SerializeToString(), feeds, tmp_path)
+
+
 def test_scores_that_are_read_elsewhere_stay(tmp_path):
     def spell(b, q, k, v, mask):
         p = b("Softmax", b("MatMul", q, b("Transpose", k, perm=[0, 1, 3, 2])), axis=-1)
