@@ -107,6 +107,18 @@ def test_a_session_survives_its_refusals():
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_windows_far_larger_than_the_image(op, dtype):
+    x = np.arange(120, dtype=dtype).reshape(1, 4, 5, 6)
+    attrs = {"kernel_shape": [3, 2**31 - 1], "auto_pad": "SAME_LOWER"}
+    results = run(op, [x], attrs, outputs=2 if op == "MaxPool" else 1)
+    assert results[0].shape == x.shape
+    if op == "MaxPool":
+        np.testing.assert_array_equal(results[0][..., 0], np.maximum.reduce([np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))[:, :, i : i + 5] for i in range(3)]).max(-1))
+
+
+@pytest.mark.timeout(60)
 def test_nothing_at_all_of_a_huge_shape():
     """Results without elements, whose other extents would fill the memory if a table were made of them."""
     none = np.ones((0, 4, 5, 6), np.float32)

@@ -1,5 +1,6 @@
 #include "kernels/pool/reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -35,35 +36,38 @@ void pool(const PoolExtents& e, const PoolOptions& options, const T* x, T* y, in
     int64_t o[kMaxRank] = {};
     for (int64_t i = 0; i < out_plane; ++i) {
       double acc = options.pool == Pool::kMax ? lowest<T>() : 0;
-      int64_t count = 0, where = 0;
-      bool found = false;
-      int64_t k[kMaxRank] = {};
-      for (bool more = true; more;) {
-        bool inside = true, padded = true;
+      int64_t count = 1, where = 0;
+      bool found = false, more = true;
+      // Taps [first, last) of each axis lie inside: a window may be far larger than the image.
+      int64_t k[kMaxRank] = {}, first[kMaxRank] = {}, last[kMaxRank] = {};
+      for (int a = 0; a < e.rank; ++a) {
+        const int64_t from_a = o[a] * e.stride[a] - e.begin[a], d = e.dilation[a];
+        const auto below = [&](int64_t limit) { return limit <= from_a ? 0 : std::min((limit - from_a + d - 1) / d, e.kernel[a]); };
+        k[a] = first[a] = from_a >= 0 ? 0 : (-from_a + d - 1) / d;
+        last[a] = below(e.in[a]);
+        more = more && first[a] < last[a];
+        count *= options.count_padding ? below(e.in[a] + e.end[a]) : std::max<int64_t>(last[a] - first[a], 0);
+      }
+      while (more) {
         int64_t at = 0, column = 0, step = 1;
         for (int a = 0; a < e.rank; ++a) {
           const int64_t c = o[a] * e.stride[a] + k[a] * e.dilation[a] - e.begin[a];
-          inside &= c >= 0 && c < e.in[a];
-          padded &= c < e.in[a] + e.end[a];
           at = at * e.in[a] + c;
           column += c * step;
           step *= e.in[a];
         }
-        count += options.count_padding ? padded : inside;
-        if (inside) {
-          const double v = get(from[at]);
-          if (options.pool == Pool::kMean) acc += v;
-          else if (options.pool == Pool::kLp) acc += std::pow(std::fabs(v), options.p);
-          else if (!found || v > acc || (std::isnan(v) && !std::isnan(acc))) {
-            acc = v;
-            where = options.column_major ? column : at;
-            found = true;
-          }
+        const double v = get(from[at]);
+        if (options.pool == Pool::kMean) acc += v;
+        else if (options.pool == Pool::kLp) acc += std::pow(std::fabs(v), options.p);
+        else if (!found || v > acc || (std::isnan(v) && !std::isnan(acc))) {
+          acc = v;
+          where = options.column_major ? column : at;
+          found = true;
         }
         int a = e.rank - 1;
         for (; a >= 0; --a) {
-          if (++k[a] < e.kernel[a]) break;
-          k[a] = 0;
+          if (++k[a] < last[a]) break;
+          k[a] = first[a];
         }
         more = a >= 0;
       }
