@@ -38,7 +38,7 @@ int64_t Window::slide(int a, int64_t in) {
   }
   if (auto_pad == AutoPad::kValid) begin[a] = end[a] = 0;
   const int64_t room = in + begin[a] + end[a] - span;
-  if (room < 0) return -1;
+  if (room < 0 && !(ceil && room > -s)) return -1;  // rounded up, a window that begins inside and ends beyond is one
   int64_t out = (ceil ? ceil_div(room, s) : room / s) + 1;
   if (ceil && (out - 1) * s >= in + begin[a]) --out;  // a window that starts in the padding at the end does not count
   return out;

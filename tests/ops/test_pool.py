@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import oracle
-from oracle import against_onnxruntime, check
+from oracle import against_onnxruntime, check, fails_everywhere
 
 RNG = np.random.default_rng(11)
 
@@ -104,3 +104,10 @@ def test_errors(attrs, message):
 def test_empty():
     assert check("MaxPool", [rand(0, 3, 5, 5)], {"kernel_shape": [2, 2]}, expected=[rand(0, 3, 4, 4)])
     assert check("GlobalAveragePool", [rand(0, 3, 5, 5)], expected=[rand(0, 3, 1, 1)])
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_rounded_up_one_window_may_reach_beyond_the_end(op):
+    x = np.arange(8, dtype=np.float32).reshape(1, 2, 4) - 3
+    against_onnxruntime(op, [x], {"kernel_shape": [3], "strides": [2], "dilations": [2], "ceil_mode": 1}, opset=19)
+    fails_everywhere("spans", op, [x], {"kernel_shape": [3], "strides": [1], "dilations": [2], "ceil_mode": 1}, opset=19)
