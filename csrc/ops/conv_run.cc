@@ -40,7 +40,8 @@ class DirectConv final : public Kernel {
     const ConvProblem& p = plan.problem;
     if (plan.algorithm == ConvAlgorithm::kDepthwise) {
       const int64_t planes = p.batch * blocks_of(p.channels), rows = p.out[0] * p.out[1];
-      chunks = std::clamp<int64_t>(ceil_div(kTasks / 4, planes), 1, std::max<int64_t>(rows, 1));
+      // Chunks of rows are the outer loop, as in other convolutions: a thread keeps its part of the image from layer to layer.
+      chunks = std::clamp<int64_t>(std::max(ceil_div(kTasks / 4, planes), std::min<int64_t>(4, rows / 4)), 1, std::max<int64_t>(rows, 1));
       return;
     }
     for (size_t i = 0; i < plan.phases.size(); ++i)
