@@ -122,6 +122,7 @@ class WinogradConv final : public Kernel {
           g.c = m + f * m_step;
           g.c_row = width;
           g.next_b = f + 1 < shape.frequencies() ? bp + matrix : nullptr;
+          if (f + 1 < shape.frequencies()) fetch(ap + v_step(), (b - a) * v_row());
           gemm().gemm(g);
         }
         for (int64_t block = panel_begin(p); block < panel_begin(p + 1); ++block)
@@ -131,6 +132,11 @@ class WinogradConv final : public Kernel {
           });
       }
     });
+  }
+
+  // Brings into L2 what another core may have written.
+  static void fetch(const float* p, int64_t floats) {
+    for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(p + i, 0, 2);
   }
 
   void finish(const float* x, int64_t panel, int64_t block, int64_t image, int64_t first, int64_t last, const float* m, int64_t m_step,

@@ -127,6 +127,10 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
       for (int k = 0; k < s.taps; ++k) {
         int64_t off = s.tap_offset[k] + b * s.x_block;
         for (int i = 0; i < pass.lines; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
+        if (k + 1 == s.taps) {  // what the next tile reads first: another core may have written it
+#pragma GCC unroll 16
+          for (int r = 0; r < R; ++r) __builtin_prefetch(tile.x[r] + off + R * s.x_pixel, 0, 3);
+        }
         if constexpr (kBorder) {
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r) p[r] = inside(s, tile.at[r], s.tap + 3 * k) ? tile.x[r] + off : kZeros;
