@@ -223,6 +223,17 @@ struct Walker {
   }
   // The next n pixels; true when some tap of them lies outside the image.
   bool take(int n, Tile& tile) {
+    if (row_inside && at[2] >= span[2].begin && at[2] + n <= span[2].end && at[2] + n <= s.out[2]) {  // a run of a row: no coordinates are needed
+      const float* const x0 = row + at[2] * s.stride[2] * s.x_pixel;
+      const int64_t y0 = y_row + at[2] * s.y_step[2], x_step = s.stride[2] * s.x_pixel, y_step = s.y_step[2];
+      for (int r = 0; r < n; ++r) {
+        tile.x[r] = x0 + r * x_step;
+        tile.y[r] = y0 + r * y_step;
+      }
+      at[2] += n;
+      if (at[2] == s.out[2]) next_row();
+      return false;
+    }
     bool border = false;
     for (int r = 0; r < n; ++r) {
       const int64_t j = at[2];
@@ -232,13 +243,14 @@ struct Walker {
       tile.at[r][1] = static_cast<int32_t>(at[1] * s.stride[1] + s.origin[1]);
       tile.at[r][2] = static_cast<int32_t>(j * s.stride[2] + s.origin[2]);
       border |= !row_inside || j < span[2].begin || j >= span[2].end;
-      if (++at[2] == s.out[2]) {
-        at[2] = 0;
-        if (++at[1] == s.out[1]) { at[1] = 0; ++at[0]; }
-        enter_row();
-      }
+      if (++at[2] == s.out[2]) next_row();
     }
     return border;
+  }
+  void next_row() {
+    at[2] = 0;
+    if (++at[1] == s.out[1]) { at[1] = 0; ++at[0]; }
+    enter_row();
   }
 };
 
