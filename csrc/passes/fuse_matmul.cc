@@ -99,6 +99,39 @@ Node* fold_scale(Graph& graph, Node* product) {
   return fused;
 }
 
+// A constant factor for each column goes into B and the bias: the layer scale of vision models.
+Node* fold_column_scale(Graph& graph, Node* product) {
+  Value *const y = product->outputs[0], *const b = product->inputs[1], *const bias = product->input(2);
+  if (product->has("activation") || product->input(3) || product->attr_float("beta", 1) != 1 || product->attr_int("transBatchB", 0)) return nullptr;
+  Node* const mul = match::only_reader(y, "Mul");
+  if (!mul || mul->opset < 7 || match::rank(y) < 2 || !b->is_constant() || match::rank(b) != 2 || !b->has_one_use()) return nullptr;
+  const bool transposed = product->attr_int("transB", 0) != 0;
+  const int64_t rows = b->type.shape[0], n = b->type.shape[transposed ? 0 : 1];
+  const Value* const factor = match::other(mul, y);
+  const int rank = match::rank(y);
+  if (!factor || !match::is_f32(factor) || !match::is_vector_along(factor, n, rank, rank - 1)) return nullptr;
+  if (bias && (!match::is_f32(bias) || !match::is_vector_along(bias, n, rank, rank - 1))) return nullptr;
+  const float* const f = factor->constant.as<float>();
+  Tensor scaled(DType::kFloat, b->type.shape);
+  const int64_t columns = scaled.count() / std::max<int64_t>(rows, 1);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) scaled.as<float>()[i * columns + j] = b->constant.as<float>()[i * columns + j] * f[transposed ? i : j];
+  const auto constant = [&](Tensor t) {
+    Value* const v = graph.add_constant("", std::move(t));
+    v->name = cat("tiercel_constant_", v->id);
+    return v;
+  };
+  Node* const fused = fused_before(graph, product, mul);
+  graph.set_input(fused, 1, constant(std::move(scaled)));
+  if (bias) {
+    Tensor shifted(DType::kFloat, bias->type.shape);
+    for (int64_t j = 0; j < n; ++j) shifted.as<float>()[j] = bias->constant.as<float>()[j] * f[j];
+    graph.set_input(fused, 2, constant(std::move(shifted)));
+  }
+  take_over(graph, product, mul, fused);
+  return fused;
+}
+
 Node* fold_addend(Graph& graph, Node* product) {
   Value* const y = product->outputs[0];
   if (product->has("activation") || product->input(3)) return nullptr;
@@ -174,7 +207,7 @@ void fuse_matmul(Graph& graph) {
     if (Node* fused = fold_transpose(graph, product)) product = fused;
     for (bool changed = true; changed;) {
       changed = false;
-      for (auto fold : {fold_scale, fold_addend, fold_activation})
+      for (auto fold : {fold_scale, fold_column_scale, fold_addend, fold_activation})
         if (Node* fused = fold(graph, product)) {
           product = fused;
           changed = true;

@@ -1,4 +1,4 @@
-"""fuse_matmul: what becomes one node, what must not, and that no bit of the result changes."""
+"""fuse_matmul: what becomes one node, what must not, and that no bit of the result changes but where factors go into weights."""
 
 from collections import Counter
 
@@ -114,3 +114,31 @@ def test_one_dimensional_operands(tmp_path):
     y = b.op("Add", b.op("MatMul", "v", rand(5, 9, 16)), rand(5, 16))
     z = b.op("Add", b.op("MatMul", "a", rand(9)), rand(3, 1))
     assert check(b, {"v": rand(9), "a": rand(3, 4, 9)}, [y, z], tmp_path) == {"FusedMatMul": 2}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(64,), (1, 64), (1, 1, 64)])
+def test_layer_scale_goes_into_the_weights(bias, shape, tmp_path):
+    b = Build(20)
+    h = b.op("MatMul", "x", rand(48, 64))
+    h = b.op("Mul", b.op("Add", h, rand(64)) if bias else h, rand(*shape))
+    y = b.op("Add", h, "r")
+    ops = check(b, {"x": rand(2, 9, 48), "r": rand(2, 9, 64)}, [y], tmp_path, exact=False)
+    assert ops == {"FusedMatMul": 1}
+
+
+def test_layer_scale_of_gemm_with_transposed_weights(tmp_path):
+    b = Build(20)
+    y = b.op("Mul", rand(40), b.op("Gemm", "x", rand(40, 24), rand(40), transB=1, alpha=0.5))
+    assert check(b, {"x": rand(7, 24)}, [y], tmp_path, exact=False) == {"FusedMatMul": 1}
+
+
+def test_factors_that_are_no_columns_stay(tmp_path):
+    b = Build(20)
+    w = rand(9, 9)
+    first = b.op("Mul", b.op("MatMul", "x", w), rand(9, 1))  # of rows
+    second = b.op("Mul", b.op("Relu", b.op("MatMul", "x", rand(9, 9))), rand(9))  # behind an activation
+    third = b.op("MatMul", "x", w)
+    third = b.op("Mul", b.op("Add", third, "x"), rand(9))  # an addend that is no constant
+    ops = check(b, {"x": rand(9, 9)}, [first, second, third], tmp_path)
+    assert ops["Mul"] + ops["Pointwise"] == 3
