@@ -114,8 +114,10 @@ Node* fold_column_scale(Graph& graph, Node* product) {
   const float* const f = factor->constant.as<float>();
   Tensor scaled(DType::kFloat, b->type.shape);
   const int64_t columns = scaled.count() / std::max<int64_t>(rows, 1);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; ++j) scaled.as<float>()[i * columns + j] = b->constant.as<float>()[i * columns + j] * f[transposed ? i : j];
+  const float* from = b->constant.as<float>();
+  float* to = scaled.as<float>();
+  for (int64_t i = 0; i < rows; ++i, from += columns, to += columns)
+    for (int64_t j = 0; j < columns; ++j) to[j] = from[j] * (transposed ? f[i] : f[j]);
   const auto constant = [&](Tensor t) {
     Value* const v = graph.add_constant("", std::move(t));
     v->name = cat("tiercel_constant_", v->id);
