@@ -154,6 +154,27 @@ Node* fold_addend(Graph& graph, Node* product) {
   return fused;
 }
 
+// An activation behind a Reshape of the product goes before it, where it can be folded: exporters flatten rows around Gemm.
+void lift_activation(Graph& graph, const Node* product) {
+  Value* const y = product->outputs[0];
+  Node* const reshape = match::only_reader(y, "Reshape");
+  if (!reshape || reshape->inputs[0] != y || !reshape->output() || !reshape->outputs[0]->has_one_use() || product->has("activation")) return;
+  Node* const reader = reshape->outputs[0]->uses[0].node;
+  if (reshape->outputs[0]->uses[0].index != 0 || reader->outputs.size() != 1 || !reader->output() || !as_activation(*reader)) return;
+  std::vector<Value*> inputs = reader->inputs;
+  inputs[0] = y;
+  Value* const lifted = graph.add_value("", y->type);
+  lifted->name = cat("tiercel_lifted_", lifted->id);
+  Node* const n = graph.add_node(reader->op_type, reader->domain, reader->opset, std::move(inputs), {lifted}, reshape);
+  n->name = reader->name;
+  n->attributes = reader->attributes;
+  graph.set_input(reshape, 0, lifted);
+  Value *const old = reader->outputs[0], *const out = reshape->outputs[0];
+  if (old->graph_output_uses) std::swap(old->name, out->name);
+  graph.replace_uses(old, out);
+  graph.erase(reader);
+}
+
 // Mul(y, gate(y)) as the activation it is.
 std::optional<Activation> gated(const Value* y, Node*& gate, Node*& mul) {
   if (y->graph_output_uses || y->uses.size() != 2) return std::nullopt;
@@ -207,6 +228,7 @@ void fuse_matmul(Graph& graph) {
   for (Node* product : products) {
     if (!product->output() || !match::is_f32(product->outputs[0]) || product->inputs.size() < 2) continue;
     if (Node* fused = fold_transpose(graph, product)) product = fused;
+    lift_activation(graph, product);
     for (bool changed = true; changed;) {
       changed = false;
       for (auto fold : {fold_scale, fold_column_scale, fold_addend, fold_activation})

@@ -142,3 +142,21 @@ def test_factors_that_are_no_columns_stay(tmp_path):
     third = b.op("Mul", b.op("Add", third, "x"), rand(9))  # an addend that is no constant
     ops = check(b, {"x": rand(9, 9)}, [first, second, third], tmp_path)
     assert ops["Mul"] + ops["Pointwise"] == 3
+
+
+@pytest.mark.parametrize("activation", ["Gelu", "Relu", "Tanh"])
+def test_activation_behind_a_reshape(activation, tmp_path):
+    b = Build(20)
+    flat = b.op("Reshape", "x", np.array([-1, 24], np.int64))
+    h = b.op("Reshape", b.op("Gemm", flat, rand(24, 40), rand(40)), np.array([2, -1, 40], np.int64))
+    y = b.op(activation, h)
+    z = b.op("Gemm", b.op("Reshape", y, np.array([-1, 40], np.int64)), rand(40, 8))
+    ops = check(b, {"x": rand(2, 5, 24)}, [y, z], tmp_path)
+    assert ops[activation] == 0
+
+
+def test_reshape_with_other_readers_keeps_its_activation(tmp_path):
+    b = Build(20)
+    h = b.op("Reshape", b.op("MatMul", "x", rand(24, 40)), np.array([2, -1, 40], np.int64))
+    ops = check(b, {"x": rand(10, 24)}, [b.op("Relu", h), b.op("Neg", h)], tmp_path)
+    assert ops["Relu"] == 1

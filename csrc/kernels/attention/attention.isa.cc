@@ -29,12 +29,26 @@ float biased_max(float* s, int64_t n, float scale, const float* mask) {
   return most;
 }
 
-float exponentials(float* s, int64_t n, float most) {
-  const F m = set1(most);
+// The largest of scale s, scale > 0; s stays as it is.
+float scaled_max(const float* s, int64_t n, float scale) {
+  F m0 = set1(-__builtin_inff()), m1 = m0;
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
+    m0 = max(load(s + j), m0);
+    m1 = max(load(s + j + kLanes), m1);
+  }
+  float most = hmax(max(m0, m1));
+  for (; j < n; ++j) if (s[j] > most) most = s[j];
+  return most * scale;
+}
+
+// s_j = exp(scale s_j - most); gives their sum.
+float exponentials(float* s, int64_t n, float scale, float most) {
+  const F m = set1(most), a = set1(scale);
   F sum0 = zero(), sum1 = zero();
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
-    const F e0 = exp(load(s + j) - m), e1 = exp(load(s + j + kLanes) - m);
+    const F e0 = exp(load(s + j) * a - m), e1 = exp(load(s + j + kLanes) * a - m);
     store(s + j, e0);
     store(s + j + kLanes, e1);
     sum0 = sum0 + e0;
@@ -42,7 +56,7 @@ float exponentials(float* s, int64_t n, float most) {
   }
   for (; j < n; j += kLanes) {
     const int64_t left = n - j < kLanes ? n - j : kLanes;
-    const F e = exp(load(s + j, left) - m);
+    const F e = exp(load(s + j, left) * a - m);
     store(s + j, e, left);
     sum0 = sum0 + load(s + j, left);
   }
@@ -54,8 +68,14 @@ void weights(float* scores, int64_t row, int64_t rows, int64_t n, float scale, c
   for (int64_t i = 0; i < rows; ++i) {
     float* const s = scores + i * row;
     const float* const q = mask ? mask + i * mask_row : nullptr;
-    const float most = !q ? biased_max<0>(s, n, scale, q) : mask_col ? biased_max<2>(s, n, scale, q) : biased_max<1>(s, n, scale, q);
-    const float total = exponentials(s, n, most);
+    float left = 1, most;  // of the scale
+    if (!q && scale > 0) {
+      most = scaled_max(s, n, scale);
+      left = scale;
+    } else {
+      most = !q ? biased_max<0>(s, n, scale, q) : mask_col ? biased_max<2>(s, n, scale, q) : biased_max<1>(s, n, scale, q);
+    }
+    const float total = exponentials(s, n, left, most);
     inverse[i] = 1 / total;
     if (nan_to_zero && total != total) {
       for (int64_t j = 0; j < n; ++j) s[j] = 0;
