@@ -7,26 +7,30 @@ namespace tiercel {
 
 // ---- Symbols
 
+Dim SymbolTable::add(std::string name) {
+  names_.push_back(std::move(name));
+  return kSymbolBase + static_cast<Dim>(names_.size() - 1);
+}
+
 Dim SymbolTable::named(const std::string& name) {
+  std::lock_guard lock(mutex_);
   auto [it, added] = by_name_.try_emplace(name, 0);
-  if (added) {
-    names_.push_back(name);
-    it->second = kSymbolBase + static_cast<Dim>(names_.size() - 1);
-  }
+  if (added) it->second = add(name);
   return it->second;
 }
 
 Dim SymbolTable::fresh() {
-  names_.emplace_back();
-  return kSymbolBase + static_cast<Dim>(names_.size() - 1);
+  std::lock_guard lock(mutex_);
+  return add({});
 }
 
 Dim SymbolTable::plus(Dim a, Dim b) {
   constexpr int64_t kMost = int64_t{1} << 40;  // far from overflow
   constexpr size_t kTerms = 4;
+  std::lock_guard lock(mutex_);
   Sum sum{{}, 0};
   for (const Dim d : {a, b}) {
-    if (!is_symbol(d) && (d > kMost || d < -kMost)) return fresh();
+    if (!is_symbol(d) && (d > kMost || d < -kMost)) return add({});
     const auto known = terms_.find(d);
     if (known != terms_.end()) {
       sum.first.insert(sum.first.end(), known->second.first.begin(), known->second.first.end());
@@ -38,35 +42,41 @@ Dim SymbolTable::plus(Dim a, Dim b) {
     }
   }
   if (sum.first.empty()) return sum.second;
-  if (sum.first.size() > kTerms || sum.second > kMost || sum.second < -kMost) return fresh();
+  if (sum.first.size() > kTerms || sum.second > kMost || sum.second < -kMost) return add({});
   std::sort(sum.first.begin(), sum.first.end());
   if (sum.first.size() == 1 && sum.second == 0) return sum.first[0];
   const auto [it, added] = sums_.try_emplace(sum, 0);
-  if (added) {
-    it->second = fresh();
-    terms_[it->second] = sum;
-    std::string text;
-    for (const Dim d : sum.first) {
-      if (name(d).empty()) return it->second;
-      text += cat(text.empty() ? "" : " + ", name(d));
-    }
-    if (sum.second) text += cat(sum.second < 0 ? " - " : " + ", std::abs(sum.second));
-    names_.back() = text;
+  if (!added) return it->second;
+  std::string text;
+  bool named = true;
+  for (const Dim d : sum.first) {
+    const std::string& one = names_[static_cast<size_t>(d - kSymbolBase)];
+    named = named && !one.empty();
+    text += cat(text.empty() ? "" : " + ", one);
   }
+  if (sum.second) text += cat(sum.second < 0 ? " - " : " + ", std::abs(sum.second));
+  it->second = add(named ? text : std::string());
+  terms_[it->second] = sum;
   return it->second;
 }
 
-const std::string& SymbolTable::name(Dim d) const { return names_[static_cast<size_t>(d - kSymbolBase)]; }
+const std::string& SymbolTable::name(Dim d) const {
+  std::lock_guard lock(mutex_);
+  return names_[static_cast<size_t>(d - kSymbolBase)];
+}
 
 void SymbolTable::note_extent(Dim d) {
   if (!is_symbol(d)) return;
+  std::lock_guard lock(mutex_);
   extents_.resize(names_.size());
   extents_[static_cast<size_t>(d - kSymbolBase)] = true;
 }
 
 bool SymbolTable::is_extent(Dim d) const {
+  if (!is_symbol(d)) return false;
+  std::lock_guard lock(mutex_);
   const auto at = static_cast<size_t>(d - kSymbolBase);
-  return is_symbol(d) && at < extents_.size() && extents_[at];
+  return at < extents_.size() && extents_[at];
 }
 
 std::string SymbolTable::str(Dim d) const {

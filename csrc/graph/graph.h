@@ -4,6 +4,7 @@
 // node. Bodies of If, Loop and Scan are Graphs held in the node's attributes; an outer value that a body uses is an explicit
 // input: it stands in the node's `inputs` after the operator's own, and at the end of the body's `inputs` (see Node::captures).
 #pragma once
+#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/fork.h"
 #include "graph/type.h"
 
 namespace tiercel {
@@ -84,7 +86,7 @@ struct Node {
 
 using NodeList = std::list<std::unique_ptr<Node>>;
 
-// Symbolic extents: their names, shared by a graph and its bodies.
+// Symbolic extents: their names, shared by a graph and its bodies. Any number of threads may use one at once: runs build Programs.
 class SymbolTable {
  public:
   Dim named(const std::string& name);                 // the same name, the same symbol
@@ -97,7 +99,10 @@ class SymbolTable {
   bool is_extent(Dim d) const;
 
  private:
-  std::vector<std::string> names_;
+  Dim add(std::string name);
+
+  mutable ForkSafeMutex mutex_;
+  std::deque<std::string> names_;  // stay where they are
   std::vector<bool> extents_;
   std::unordered_map<std::string, Dim> by_name_;
   using Sum = std::pair<std::vector<Dim>, int64_t>;   // of symbols that are no sums, in order, and a number

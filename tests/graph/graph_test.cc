@@ -1,5 +1,9 @@
 #include "graph/graph.h"
 
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
 #include "harness.h"
 
 using namespace tiercel;
@@ -39,6 +43,31 @@ TEST(sums_of_a_symbol_and_a_number) {
   CHECK_EQ(t.plus(t.plus(past, 1), n), t.plus(past, t.plus(n, 1)));
   CHECK_EQ(t.plus(t.plus(past, t.plus(n, 1)), -1), t.plus(past, n));
   CHECK(is_symbol(t.plus(n, INT64_MAX)));
+}
+
+// Runs of one session may build Programs at once.
+TEST(symbols_from_many_threads) {
+  SymbolTable s;
+  constexpr int kThreads = 4, kEach = 20000;
+  std::vector<std::vector<Dim>> made(kThreads), sums(kThreads);
+  std::vector<std::thread> threads;
+  std::atomic<int> ready{0};
+  for (int t = 0; t < kThreads; ++t)
+    threads.emplace_back([&, t] {
+      for (++ready; ready < kThreads;) std::this_thread::yield();
+      for (int i = 0; i < kEach; ++i) {
+        made[t].push_back(s.fresh());
+        sums[t].push_back(s.plus(s.named("n"), i));
+        s.note_extent(sums[t].back());
+        if (!s.is_extent(sums[t].back()) || !s.name(made[t].back()).empty()) sums[t].back() = 0;
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  std::vector<Dim> all;
+  for (const auto& m : made) all.insert(all.end(), m.begin(), m.end());
+  std::sort(all.begin(), all.end());
+  CHECK(std::adjacent_find(all.begin(), all.end()) == all.end());
+  for (const auto& other : sums) CHECK(other == sums[0]);
 }
 
 TEST(symbols_are_not_numbers) {
