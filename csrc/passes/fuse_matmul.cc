@@ -1,5 +1,6 @@
 #include "passes/fuse_matmul.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/activation.h"
@@ -118,6 +119,17 @@ Node* fold_column_scale(Graph& graph, Node* product) {
   float* to = scaled.as<float>();
   for (int64_t i = 0; i < rows; ++i, from += columns, to += columns)
     for (int64_t j = 0; j < columns; ++j) to[j] = from[j] * (transposed ? f[i] : f[j]);
+  Tensor shifted;
+  if (bias) {
+    shifted = Tensor(DType::kFloat, bias->type.shape);
+    for (int64_t j = 0; j < n; ++j) shifted.as<float>()[j] = bias->constant.as<float>()[j] * f[j];
+  }
+  // An infinity times the sum is not the sum of its terms' infinities.
+  const auto finite = [](const Tensor& t) {
+    const float* const v = t.as<float>();
+    return std::all_of(v, v + t.count(), [](float x) { return std::isfinite(x); });
+  };
+  if (!finite(scaled) || (bias && !finite(shifted))) return nullptr;
   const auto constant = [&](Tensor t) {
     Value* const v = graph.add_constant("", std::move(t));
     v->name = cat("tiercel_constant_", v->id);
@@ -125,11 +137,7 @@ Node* fold_column_scale(Graph& graph, Node* product) {
   };
   Node* const fused = fused_before(graph, product, mul);
   graph.set_input(fused, 1, constant(std::move(scaled)));
-  if (bias) {
-    Tensor shifted(DType::kFloat, bias->type.shape);
-    for (int64_t j = 0; j < n; ++j) shifted.as<float>()[j] = bias->constant.as<float>()[j] * f[j];
-    graph.set_input(fused, 2, constant(std::move(shifted)));
-  }
+  if (bias) graph.set_input(fused, 2, constant(std::move(shifted)));
   take_over(graph, product, mul, fused);
   return fused;
 }

@@ -160,3 +160,19 @@ def test_reshape_with_other_readers_keeps_its_activation(tmp_path):
     h = b.op("Reshape", b.op("MatMul", "x", rand(24, 40)), np.array([2, -1, 40], np.int64))
     ops = check(b, {"x": rand(10, 24)}, [b.op("Relu", h), b.op("Neg", h)], tmp_path)
     assert ops["Relu"] == 1
+
+
+@pytest.mark.parametrize("where", ["factor", "bias"])
+def test_layer_scale_that_is_not_finite_stays(where, tmp_path):
+    """An infinity times a finite sum is infinite; times each of its terms it may be NaN."""
+    b = Build(20)
+    scale, bias = np.full(16, 2, np.float32), np.ones(16, np.float32)
+    scale[3] = np.inf if where == "factor" else 3e38
+    bias[3] = 5
+    y = b.op("Mul", b.op("Add", b.op("MatMul", "x", np.zeros((9, 16), np.float32) if where == "factor" else rand(9, 16) * 0.1), bias), scale)
+    model = b.model({"x": [4, 9]}, [y])
+    x = rand(4, 9)
+    (want,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    (got,) = tiercel.InferenceSession(model).run(None, {"x": x})
+    assert np.isinf(want).any()
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
