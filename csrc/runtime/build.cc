@@ -3,7 +3,6 @@
 #include <set>
 #include <unordered_map>
 
-#include "base/available_memory.h"
 #include "base/memory.h"
 #include "ops/infer_graph.h"
 #include "runtime/plan.h"
@@ -300,11 +299,6 @@ class Builder {
     const PlanResult plan = plan_arena(blocks);
     p_.arena_bytes = plan.bytes;
     p_.live_bound = plan.live_bound;
-    // Said here, before the caller makes arrays for the outputs.
-    double needed = static_cast<double>(plan.bytes);
-    for (const Program::Output& o : p_.outputs)
-      if (const Type& t = p_.slots[o.slot].type; t.static_shape()) needed += static_cast<double>(bytes(t));
-    require_memory(static_cast<size_t>(std::min(needed, 0x1p62)));
     for (size_t i = 0; i < blocks.size(); ++i) groups_[owner[i]].offset = blocks[i].offset;
     for (size_t id = 0; id < group_.size(); ++id)
       if (group_[id] >= 0) {

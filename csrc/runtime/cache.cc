@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/available_memory.h"
 #include "base/file_map.h"
 
 namespace tiercel {
@@ -39,9 +40,22 @@ std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const Input
   std::shared_ptr<const Program> built = build_program(graph_, keys, options_);
   std::lock_guard lock(mutex_);
   if (auto p = find()) return p;  // another thread was faster
+  check_memory(*built);
   entries_.push_front({hash, built, {}});
   if (static_cast<int>(entries_.size()) > capacity_) entries_.pop_back();
   return built;
+}
+
+// Said here, before the caller makes arrays for the outputs. An arena of earlier shapes serves again, or goes (see lease).
+void ProgramCache::check_memory(const Program& program) const {
+  int64_t arena = program.arena_bytes;
+  if (std::any_of(arenas_.begin(), arenas_.end(), [&](const auto& a) { return a.first >= arena; })) arena = 0;
+  else if (!arenas_.empty()) arena -= arenas_.back().first;
+  auto needed = static_cast<double>(arena);
+  for (const Program::Output& o : program.outputs)
+    if (const Type& t = program.slots[o.slot].type; t.static_shape())
+      needed += static_cast<double>(bytes_of(t.dtype, storage_count(t.shape, t.layout)));
+  require_memory(static_cast<size_t>(std::min(needed, 0x1p62)));
 }
 
 ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& program) {

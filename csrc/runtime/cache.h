@@ -51,6 +51,7 @@ class ProgramCache {
   std::shared_ptr<const Program> newest() const;
 
  private:
+  void check_memory(const Program& program) const;
   void give_back(std::unique_ptr<Frame> frame);
   struct Entry {
     size_t hash;
