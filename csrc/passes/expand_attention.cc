@@ -24,6 +24,7 @@ class Expansion : Emitter {
     const Dim d = depth(qs, h), kd = depth(ks, g), vd = depth(vs, g);
     if (is_symbol(d) || (h != g && (is_symbol(kd) || is_symbol(vd))) || (rank == 3 && (is_symbol(kd) || is_symbol(vd)))) return false;
     if (d <= 0 || kd <= 0 || vd <= 0) return false;
+    if (node->input(3) && match::rank(node->inputs[3]) < 1) return false;
 
     Value *q = heads(node->inputs[0], h, d), *k = heads(node->inputs[1], g, kd), *v = heads(node->inputs[2], g, vd);
     Value* const past = node->input(4);
@@ -49,7 +50,7 @@ class Expansion : Emitter {
       if (mode == 1) seen = s;
     }
     const Value* const before = s;
-    if (Value* mask = node->input(3)) s = op("Add", {s, additive(padded(mask, ks[rank - 2]))});
+    if (Value* mask = node->input(3)) s = op("Add", {s, additive(padded(mask, k, ks[rank - 2]))});
     const int64_t left = node->attr_int("left_window_size", -1), right = node->attr_int("right_window_size", -1);
     if (node->attr_int("is_causal", 0)) s = op("Add", {s, seen_from(q, k, past, -1, 0)});
     if (left >= 0 || right >= 0) s = op("Add", {s, seen_from(q, k, past, left, right)});
@@ -86,14 +87,25 @@ class Expansion : Emitter {
     if (mask->type.dtype == DType::kBool) return op("Where", {mask, number(0), number(-INFINITY)});
     return mask->type.dtype == dtype ? mask : cast(mask, dtype);
   }
-  // A mask of fewer keys than there are hides the rest.
-  Value* padded(Value* mask, Dim now) {
+  // A mask of fewer keys than there are hides the rest, also where it has one alone.
+  Value* padded(Value* mask, Value* k, Dim now) {
+    const int rank = match::rank(mask);
     const Value* past = node->input(4);
-    const Dim keys = match::rank(mask) > 0 ? mask->type.shape.back() : 1, before = !past ? 0 : match::rank(past) == 4 ? past->type.shape[2] : kSymbolBase;
-    if (is_symbol(keys) || is_symbol(now) || is_symbol(before) || keys >= now + before) return mask;
-    std::vector<int64_t> pads(static_cast<size_t>(2 * match::rank(mask)), 0);
-    pads.back() = now + before - keys;
-    return op("Pad", {additive(mask), ints(pads), number(-INFINITY)});
+    const Dim keys = mask->type.shape.back(), before = !past ? 0 : match::rank(past) == 4 ? past->type.shape[2] : graph.symbols().fresh();
+    const Dim all = graph.symbols().plus(now, before);
+    if (keys == all) return mask;
+    std::vector<int64_t> pads(static_cast<size_t>(2 * rank), 0);
+    Value* amounts = nullptr;
+    if (is_symbol(keys) || is_symbol(all)) {
+      Value* missing = op("Max", {op("Sub", {extent(k, 2), extent(mask, rank - 1)}, DType::kInt64), ints({0}, true)}, DType::kInt64);
+      pads.pop_back();
+      amounts = op("Concat", {ints(pads), op("Unsqueeze", {missing, ints({0})}, DType::kInt64)}, DType::kInt64, {{"axis", int64_t{0}}});
+    } else {
+      if (keys > all) return mask;
+      pads.back() = all - keys;
+      amounts = ints(pads);
+    }
+    return op("Pad", {additive(mask), amounts, number(-INFINITY)});
   }
   // Row i stands at p = i + the past, of all batches or of each, and sees keys p - left to p + right; -1: to the end.
   Value* seen_from(Value* q, Value* k, Value* past, int64_t left, int64_t right) {

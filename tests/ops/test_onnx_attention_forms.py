@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import tiercel
 from oracle import check, fails_everywhere, one_node
@@ -42,6 +43,25 @@ def test_attention_windows_and_lengths(left, right):
     inputs = [q, k, v, None, None, None, np.array([8, 5], np.int64)]
     for causal in (0, 1):
         check("Attention", inputs, {"left_window_size": left, "right_window_size": right, "is_causal": causal}, 25, ulp=64, atol=1e-6)
+
+
+@pytest.mark.parametrize("past", [0, 3])
+@pytest.mark.parametrize("columns", [1, 4, 6])
+@pytest.mark.parametrize("boolean", [True, False])
+def test_masks_of_fewer_keys_with_symbols_for_extents(columns, boolean, past):
+    """What the mask does not reach is hidden; one column is not stretched over all keys."""
+    rng = np.random.default_rng(columns)
+    q, k, v = (rng.standard_normal((1, 2, n, 8)).astype(np.float32) for n in (4, 6, 6))
+    mask = rng.random((4, columns)) < 0.8 if boolean else rng.standard_normal((4, columns)).astype(np.float32)
+    cache = [rng.standard_normal((1, 2, past, 8)).astype(np.float32) for _ in range(2)] if past else []
+    model, feeds, _ = one_node("Attention", [q, k, v, mask, *cache], {}, 23, outputs=[True, bool(past), bool(past)])
+    for value in model.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if axis in (0, 2) or value.name == model.graph.input[3].name:
+                dim.dim_param = f"{value.name}_{axis}"
+    want = ReferenceEvaluator(model).run(None, feeds)
+    for got, expected in zip(tiercel.InferenceSession(model.SerializeToString()).run(None, feeds), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_is_the_same_on_two_threads():
