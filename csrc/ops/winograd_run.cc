@@ -156,7 +156,7 @@ class WinogradConv final : public Kernel {
     return matrix[depth * start + c * std::min(wide, width - start) + column - start];
   }
 
-  // A tile with an infinity or NaN, by the definition: it reaches the pixels alone whose windows hold it.
+  // A tile with an infinity, NaN or huge value, by the definition: it reaches the pixels alone whose windows hold it.
   void direct(const float* x, int64_t panel, int64_t block, int64_t image, const WinogradOutput& o, int64_t tile) const {
     const int64_t m = shape.tile, i0 = tile / shape.tiles[1] * m, j0 = tile % shape.tiles[1] * m;
     const int64_t rows = std::min(m, shape.out[0] - i0), columns = std::min(m, shape.out[1] - j0), first = (block - panel_begin(panel)) * kBlock;

@@ -1,6 +1,7 @@
 #include "passes/layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <unordered_map>
 
@@ -254,8 +255,14 @@ class Rewrite {
 void layout(Graph& graph) { Rewrite(graph).run(); }
 
 void allow_winograd(Graph& graph) {
-  for (const auto& n : graph.nodes())
-    if (n->op_type == "Conv" && n->domain == kTiercelDomain && blocked(n->output()) && blocked(n->inputs[0])) n->set("winograd", int64_t{1});
+  for (const auto& n : graph.nodes()) {
+    if (n->op_type != "Conv" || n->domain != kTiercelDomain || !blocked(n->output()) || !blocked(n->inputs[0])) continue;
+    const Value* const w = n->inputs[1];
+    if (!w->is_constant() || match::rank(w) != 4 || w->type.shape[2] != 3 || w->type.shape[3] != 3) continue;
+    const float* const v = w->constant.as<float>();
+    // Transforms of an infinite weight would be NaN, which its sums are not.
+    if (std::all_of(v, v + w->constant.count(), [](float x) { return std::isfinite(x); })) n->set("winograd", int64_t{1});
+  }
 }
 
 }  // namespace tiercel

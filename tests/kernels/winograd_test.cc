@@ -89,8 +89,8 @@ TEST(winograd_is_the_convolution) {
   }
 }
 
-// A tile that holds an infinity or NaN anywhere is told apart, whichever frequency it falls on.
-TEST(winograd_finds_tiles_that_are_not_finite) {
+// A tile that holds an infinity, NaN or huge value anywhere is told apart, whichever frequency it falls on.
+TEST(winograd_finds_tiles_that_hold_too_much) {
   for (int tile : {2, 4})
     testing::for_each_isa([&](Isa isa) {
       const WinogradKernels& k = *winograd_for(isa);
@@ -100,7 +100,7 @@ TEST(winograd_finds_tiles_that_are_not_finite) {
       s.pad[0] = s.pad[1] = s.tiles[0] = s.tiles[1] = 1;
       std::vector<float> bias(16, 0.0f), y(tile * tile * 16);
       for (int64_t f = 0; f < s.frequencies(); ++f)
-        for (float bad : {INFINITY, -INFINITY, NAN}) {
+        for (float bad : {INFINITY, -INFINITY, NAN, 1e12f, -3e38f}) {
           std::vector<float> m(s.frequencies() * 16, 1.0f);
           m[f * 16 + f % 16] = bad;
           int64_t odd = -1;

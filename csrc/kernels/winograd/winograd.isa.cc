@@ -147,8 +147,8 @@ void input(const WinogradShape& s, const float* x, int64_t first, int64_t last, 
   (s.tile == 4 ? input_of<4> : input_of<2>)(s, x, first, last, v, v_step, v_row);
 }
 
-// The sums of one tile, kLanes of its channels, into `y` [m][m][kBlock]; false when they are not finite. Every frequency is part of one
-// of the four corners at least.
+// The sums of one tile, kLanes of its channels, into `y` [m][m][kBlock]; false when one is beyond kWinogradMost or NaN. Every frequency is
+// part of one of the four corners at least.
 template <int m> inline bool output_tile(const float* s, int64_t step, float* y) {
   constexpr int n = m + 2;
   F t[n][m];  // A^T M, by columns
@@ -159,18 +159,19 @@ template <int m> inline bool output_tile(const float* s, int64_t step, float* y)
     for (int i = 0; i < n; ++i) d[i] = load(s + (i * n + j) * step);
     output_axis<m>(d, t[j]);
   }
-  F corners = zero();
+  const F most = set1(kWinogradMost);
+  bool within = true;
 #pragma GCC unroll 4
   for (int i = 0; i < m; ++i) {
     F d[n], r[m];
 #pragma GCC unroll 6
     for (int j = 0; j < n; ++j) d[j] = t[j][i];
     output_axis<m>(d, r);
-    if (i == 0 || i == m - 1) corners = fma(r[0], zero(), fma(r[m - 1], zero(), corners));
+    if (i == 0 || i == m - 1) within &= all(lt(abs(r[0]), most) & lt(abs(r[m - 1]), most));
 #pragma GCC unroll 4
     for (int j = 0; j < m; ++j) store(y + (i * m + j) * kBlock, r[j]);
   }
-  return all(eq(corners, zero()));
+  return within;
 }
 
 template <int m> int64_t output_of(const WinogradShape& s, const WinogradOutput& o, int64_t first, int64_t last, int64_t* odd) {
@@ -182,9 +183,9 @@ template <int m> int64_t output_of(const WinogradShape& s, const WinogradOutput&
     const int64_t i0 = at[0] * m, j0 = at[1] * m;
     if (++at[1] == s.tiles[1]) { at[1] = 0; ++at[0]; }
     const float* const from = o.m + (t - first) * o.m_row;
-    bool finite = true;
-    for (int lane = 0; lane < kBlock; lane += kLanes) finite &= output_tile<m>(from + lane, o.m_step, sums + lane);
-    if (!finite) {
+    bool within = true;
+    for (int lane = 0; lane < kBlock; lane += kLanes) within &= output_tile<m>(from + lane, o.m_step, sums + lane);
+    if (!within) {
       odd[count++] = t;
       continue;
     }
