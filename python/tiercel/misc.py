@@ -56,7 +56,7 @@ def set_default_logger_callback(callback: Callable[..., Any] | None, severity: i
 
 
 def set_seed(seed: int) -> None:
-    """Accepted; no effect: no operator of a loaded model draws from a global generator."""
+    """Accepted; no effect: a random operator draws from its own attribute `seed`, or without one anew in every run."""
 
 
 def enable_telemetry_events() -> None:
