@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 LIST = HERE / "backend_passing.txt"
 PYTHON = HERE.parent.parent / "python"
 SECONDS_A_CASE = 120
+RANDOM = "test_bernoulli"  # compared with what numpy's generator drew: such a case passes by chance
 
 Result = tuple[str, str]  # "pass", "fail", "skip", "crash" or "timeout"; message
 
@@ -111,7 +112,7 @@ def run_all(pattern: str = "") -> dict[str, Result]:
     results: dict[str, Result] = {}
     worker = Worker()
     try:
-        for name in [c for c in worker.cases if re.search(pattern, c)]:
+        for name in [c for c in worker.cases if re.search(pattern, c) and RANDOM not in c]:
             results[name] = worker.run(name)
             if results[name][0] in ("crash", "timeout"):
                 worker.close()
