@@ -1,0 +1,161 @@
+"""Operators of com.microsoft that onnxruntime's transformer optimizer writes, against onnxruntime."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import tiercel
+from oracle import one_node
+
+RNG = np.random.default_rng(23)
+
+
+def rand(*shape):
+    return RNG.standard_normal(shape).astype("float32")
+
+
+def optimised(model, tmp_path):
+    """The operators that the passes leave."""
+    options = tiercel.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    tiercel.InferenceSession(model.SerializeToString(), options)
+    return [n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node]
+
+
+def against(op, inputs, attrs=None, outputs=1, atol=2e-6, constants=(), free=None, numbers=None):
+    """The model, after comparing its results with onnxruntime's: with known extents and with unknown ones (`free`: axes of
+    inputs, by input; batch and rows without it), with and without optimisation."""
+    model, feeds, names = one_node(op, inputs, attrs, 1, "com.microsoft", outputs, constants)
+    model.opset_import[-1].version = 21
+    want = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(names, feeds)
+    for known in (True, False):
+        for value in () if known else model.graph.input:
+            i = int(value.name[1:])
+            for axis in (range(inputs[i].ndim) if i in (numbers or ()) else (free or {}).get(i, (0, 1) if inputs[i].ndim > 2 else ())):
+                value.type.tensor_type.shape.dim[axis].dim_param = f"d{i}_{axis}"
+        for level in (0, 99):
+            options = tiercel.SessionOptions()
+            options.graph_optimization_level = tiercel.GraphOptimizationLevel(level)
+            got = tiercel.InferenceSession(model.SerializeToString(), options).run(names, feeds)
+            for name, g, w in zip(names, got, want, strict=True):
+                assert g.dtype == w.dtype and g.shape == w.shape, name
+                np.testing.assert_allclose(g, w, rtol=2e-6, atol=atol, err_msg=f"{name}, known extents: {known}, level {level}")
+    return model
+
+
+def refused(match, op, inputs, attrs=None, outputs=1, dynamic=False):
+    model, feeds, names = one_node(op, inputs, attrs, 1, "com.microsoft", outputs, dynamic=dynamic)
+    with pytest.raises(tiercel.errors.Error, match=match) as error:
+        tiercel.InferenceSession(model.SerializeToString()).run(names, feeds)
+    assert f"the_{op}" in str(error.value), str(error.value)
+
+
+# ---- Activations and convolution ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op,bias", [("BiasGelu", True), ("FastGelu", True), ("FastGelu", False)])
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 33)])
+def test_gelu(op, bias, shape):
+    against(op, [3 * rand(*shape)] + [rand(shape[-1])] * bias)
+
+
+def test_gelu_refused():
+    refused("bias", "BiasGelu", [rand(2, 3)])
+    refused("last extent", "BiasGelu", [rand(2, 3), rand(4)])
+    refused("1 axes", "FastGelu", [rand(2, 3), rand(2, 3)])
+
+
+def test_gelu_after_a_product_is_part_of_it(tmp_path):
+    model = one_node("BiasGelu", [rand(2, 5, 8), rand(6)], None, 1, "com.microsoft", constants=(1,))[0]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(rand(8, 6), "w"))
+    model.graph.node.insert(0, onnx.helper.make_node("MatMul", ["x0", "w"], ["p"]))
+    model.graph.node[1].input[0] = "p"
+    assert len(optimised(model, tmp_path)) == 1
+
+
+ACTIVATIONS = [("", []), ("Relu", []), ("Tanh", []), ("Sigmoid", []), ("LeakyRelu", [0.3]), ("Clip", [-0.5, 0.7]), ("HardSigmoid", [0.2, 0.4])]
+
+
+@pytest.mark.parametrize("kind,params", ACTIVATIONS[1:])
+@pytest.mark.parametrize("residual", [False, True])
+def test_fused_conv(kind, params, residual, tmp_path):
+    attrs = {"activation": kind, "pads": [1, 1, 1, 1], "group": 2, "kernel_shape": [3, 3], "strides": [2, 2]}
+    if params:
+        attrs["activation_params"] = params
+    inputs = [rand(2, 4, 9, 7), rand(6, 2, 3, 3), rand(6)] + [rand(2, 6, 5, 4)] * residual
+    model = against("FusedConv", inputs, attrs, constants=(1, 2), atol=4e-6, free={0: (0, 2, 3), 3: (0,)})
+    assert optimised(model, tmp_path).count("Conv") == 1
+
+
+def test_fused_conv_refused():
+    x, w = rand(1, 2, 4, 4), rand(3, 2, 1, 1)
+    refused("Swirl", "FusedConv", [x, w], {"activation": "Swirl"})
+    refused("activation_params", "FusedConv", [x, w], {"activation": "Clip", "activation_params": [1.0]})
+    refused("activation_params", "FusedConv", [x, w], {"activation": "LeakyRelu"})
+    refused("Conv", "FusedConv", [x, rand(3, 2)], {"activation": "Relu"})
+
+
+# ---- Masks ------------------------------------------------------------------------------------------------------
+
+B, S, T, H, D = 3, 4, 6, 2, 8
+
+
+def mask_of(form, batch=B, keys=T, rows=S):
+    ends = RNG.integers(1, keys + 1, batch).astype("int32")
+    if form == "ends":
+        return ends
+    if form == "ends and beginnings":
+        return np.concatenate([ends, np.maximum(ends - 3, 0)]).astype("int32")
+    if form == "sums":
+        sums = np.arange(batch + 1, dtype="int32")
+        return np.concatenate([ends, rows * sums, keys * sums]).astype("int32")
+    if form is None:
+        return None
+    shape = (batch, keys) if form == "keys" else (batch, rows, keys)
+    m = RNG.integers(0, 2, shape).astype("int32")
+    m[..., 0] = 1
+    return m
+
+
+# ---- Embeddings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("positions", [False, True])
+def test_embed_layer_norm(segments, mask, positions):
+    ids = [RNG.integers(0, n, (B, S)).astype("int32") for n in (11, 2, 9)]
+    inputs = [ids[0], ids[1] if segments else None, rand(11, 16), rand(9, 16), rand(2, 16) if segments else None, rand(16), rand(16)]
+    inputs.append(mask_of("keys", keys=S) if mask else None)
+    inputs.append(ids[2] if positions else None)
+    against("EmbedLayerNormalization", inputs, {"epsilon": 1e-6}, 3, constants=(2, 3, 4, 5, 6), numbers=(0, 1, 7, 8), atol=1e-5)
+
+
+def test_embed_layer_norm_refused():
+    ids = np.zeros((B, S), "int32")
+    refused("table of segments", "EmbedLayerNormalization", [ids, ids, rand(4, 8), rand(9, 8), None, rand(8), rand(8)], {}, 2)
+    refused("last extents", "EmbedLayerNormalization", [ids, None, rand(4, 8), rand(9, 7), None, rand(8), rand(8)], {}, 2)
+    refused("2 axes", "EmbedLayerNormalization", [ids[0], None, rand(4, 8), rand(9, 8), None, rand(8), rand(8)], {}, 2)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("turned", [None, 0, 4])
+def test_rotary(interleaved, one, rank, turned):
+    x = rand(B, S, H * D) if rank == 3 else rand(B, H, S, D)
+    positions = np.array([5]) if one else RNG.integers(0, 9, (B, S))
+    half = (turned or D) // 2
+    attrs = {"interleaved": interleaved} | ({} if turned is None else {"num_heads": H, "rotary_embedding_dim": turned})
+    against("RotaryEmbedding", [x, positions, rand(9, half), rand(9, half)], attrs, constants=(2, 3), free={0: (0, 1) if rank == 3 else (0, 2), 1: () if one else (0, 1)})
+
+
+def test_rotary_refused():
+    x, at, c = rand(B, S, H * D), np.zeros((B, S), "int64"), rand(9, D // 2)
+    refused("num_heads", "RotaryEmbedding", [x, at, c, c], {"num_heads": 3})
+    refused("num_heads", "RotaryEmbedding", [x, at, c, c], {"num_heads": -1})
+    refused("rotary_embedding_dim", "RotaryEmbedding", [x, at, c, c], {"num_heads": H, "rotary_embedding_dim": 3})
+    refused("rotary_embedding_dim", "RotaryEmbedding", [x, at, c, c], {"num_heads": H, "rotary_embedding_dim": 2 * D})
+    refused("is_packed_batching", "RotaryEmbedding", [x, at, c, c], {"is_packed_batching": 1})
+    refused("rows", "RotaryEmbedding", [x, at[:, 1:], c, c], {"num_heads": H})
