@@ -25,6 +25,7 @@ namespace {
 // In order. A pass may rely on what stands above it.
 constexpr Pass kPasses[] = {
     {"expand_microsoft", 0, expand_microsoft},  // these have no kernels of their own
+    {"expand_microsoft_attention", 0, expand_microsoft_attention},
     {"expand_attention", 1, expand_attention},
     {"expand_rotary", 1, expand_rotary},
     {"sink_constants", 1, sink_constants},

@@ -96,7 +96,7 @@ def test_fused_conv_refused():
     refused("Conv", "FusedConv", [x, rand(3, 2)], {"activation": "Relu"})
 
 
-# ---- Masks ------------------------------------------------------------------------------------------------------
+# ---- Attention ------------------------------------------------------------------------------------------------------
 
 B, S, T, H, D = 3, 4, 6, 2, 8
 
@@ -116,6 +116,96 @@ def mask_of(form, batch=B, keys=T, rows=S):
     m = RNG.integers(0, 2, shape).astype("int32")
     m[..., 0] = 1
     return m
+
+
+@pytest.mark.parametrize("mask", [None, "ends", "sums", "keys", "rows"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("more", [{}, {"scale": 0.7, "mask_filter_value": -3.0}, {"unidirectional": 1}])
+def test_multi_head(mask, bias, more, tmp_path):
+    rows = T if "unidirectional" in more else S  # the last row of fewer sees all keys in onnxruntime
+    inputs = [rand(B, rows, H * D), rand(B, T, H * D), rand(B, T, H * 5), rand(H * (2 * D + 5)) if bias else None, mask_of(mask, rows=rows)]
+    if bias and mask:
+        inputs.append(rand(1, H, rows, T))
+    model = against("MultiHeadAttention", inputs, {"num_heads": H} | more, numbers=(4,))
+    left = optimised(model, tmp_path)
+    assert left.count("Attention") == 1 and "Softmax" not in left and "Transpose" not in left, left
+
+
+@pytest.mark.parametrize("mask", [None, "keys"])
+@pytest.mark.parametrize("causal", [0, 1])
+def test_multi_head_with_a_cache(mask, causal):
+    inputs = [rand(B, S, H * D), rand(B, S, H * D), rand(B, S, H * D), None, mask_of(mask, keys=S + 3), None, rand(B, H, 3, D), rand(B, H, 3, D)]
+    against("MultiHeadAttention", inputs, {"num_heads": H, "unidirectional": causal}, 3, numbers=(4,), free=dict.fromkeys((6, 7), (0, 2)))
+
+
+def test_causal_rows_fewer_than_keys():
+    """Row i sees the keys up to i: the rows that there would be after it say nothing about it."""
+    q, k, v = rand(B, T, H * D), rand(B, T, H * D), rand(B, T, H * D)
+    got = []
+    for rows in (T, S):
+        model, feeds, names = one_node("MultiHeadAttention", [q[:, :rows], k, v], {"num_heads": H, "unidirectional": 1}, 1, "com.microsoft")
+        got += tiercel.InferenceSession(model.SerializeToString()).run(names, feeds)
+    np.testing.assert_allclose(got[1], got[0][:, :S], rtol=0, atol=1e-6)
+
+
+def test_multi_head_of_keys_that_are_parted():
+    against("MultiHeadAttention", [rand(B, S, H * D), rand(B, H, T, D), rand(B, H, T, D)], {"num_heads": H}, free={1: (0, 2), 2: (0, 2)})
+
+
+@pytest.mark.parametrize("attrs,match", [
+    ({"num_heads": 0}, "num_heads"), ({"num_heads": -2}, "num_heads"), ({"num_heads": 3}, "num_heads"), ({"num_heads": 2**62}, "num_heads"), ({}, "num_heads"),
+])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_hostile_heads(attrs, match, dynamic):
+    q = rand(B, S, H * D)
+    if not dynamic or attrs.get("num_heads") != 3:
+        refused(match, "MultiHeadAttention", [q, q, q], attrs, dynamic=dynamic)
+        refused(match, "Attention", [q, rand(H * D, 3 * H * D), rand(3 * H * D)], attrs, dynamic=dynamic)
+
+
+def test_multi_head_refused():
+    q, heads = rand(B, S, H * D), {"num_heads": H}
+    refused("packed", "MultiHeadAttention", [rand(B, S, H, 3, D)], heads)
+    refused("packed", "MultiHeadAttention", [q], heads)
+    refused("packed", "MultiHeadAttention", [q, rand(B, T, H, 2, D)], heads)
+    refused("axes", "MultiHeadAttention", [q, rand(S, H * D), q], heads)
+    refused("batches", "MultiHeadAttention", [q, rand(B + 1, S, H * D), q], heads)
+    refused("sizes", "MultiHeadAttention", [q, rand(B, S, H * 4), q], heads)
+    refused("bias", "MultiHeadAttention", [q, q, q, rand(7)], heads)
+    refused("mask", "MultiHeadAttention", [q, q, q, None, np.ones((B, 1, S, S), "int32")], heads)
+    refused("mask", "MultiHeadAttention", [q, q, q, None, np.ones(B + 1, "int32")], heads)
+    refused("mask", "MultiHeadAttention", [q, q, q, None, np.ones((B + 1, S), "int32")], heads)
+    refused("go together", "MultiHeadAttention", [q, q, q, None, None, None, rand(B, H, 3, D)], heads)
+    refused("hidden sizes", "MultiHeadAttention", [q, q, q], heads, dynamic=True)
+
+
+@pytest.mark.parametrize("mask", [None, "ends", "ends and beginnings", "keys", "rows"])
+@pytest.mark.parametrize("more", [{}, {"scale": 0.7, "mask_filter_value": -3.0}, {"unidirectional": 1}, {"qkv_hidden_sizes": [H * D, H * D, H * 5]}])
+def test_attention(mask, more, tmp_path):
+    columns = sum(more.get("qkv_hidden_sizes", [3 * H * D]))
+    inputs = [rand(B, S, 12), rand(12, columns), rand(columns), mask_of(mask, keys=S)]
+    model = against("Attention", inputs, {"num_heads": H} | more, constants=(1, 2), numbers=(3,), atol=1e-5)
+    left = optimised(model, tmp_path)
+    assert left.count("Attention") == 1 and "Softmax" not in left and "Transpose" not in left, left
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("mask", [None, "ends", "keys", "rows"])
+def test_attention_with_a_cache(mask, causal):
+    inputs = [rand(B, S, 12), rand(12, 3 * H * D), rand(3 * H * D), mask_of(mask, keys=S + 3), rand(2, B, H, 3, D)]
+    against("Attention", inputs, {"num_heads": H, "unidirectional": causal}, 2, numbers=(3,), free={0: (0, 1), 4: (1, 3)}, atol=1e-5)
+
+
+def test_attention_refused():
+    x, w, b, heads = rand(B, S, 12), rand(12, 48), rand(48), {"num_heads": H}
+    refused("columns", "Attention", [x, rand(12, 47), rand(47)], heads)
+    refused("rows of the weights", "Attention", [x, rand(11, 48), b], heads)
+    refused("bias", "Attention", [x, w, rand(47)], heads)
+    refused("qkv_hidden_sizes", "Attention", [x, w, b], heads | {"qkv_hidden_sizes": [16, 16]})
+    refused("qkv_hidden_sizes", "Attention", [x, w, b], heads | {"qkv_hidden_sizes": [-16, 16, 48]})
+    refused("qkv_hidden_sizes", "Attention", [x, w, b], heads | {"qkv_hidden_sizes": [16, 16, 18]})
+    refused("3 axes", "Attention", [rand(S, 12), w, b], heads)
+    refused("cache", "Attention", [x, w, b, None, rand(3, B, H, 3, D)], heads)
 
 
 # ---- Embeddings -----------------------------------------------------------------------------------------------------
