@@ -11,6 +11,7 @@ void expand_einsum(Graph& graph);
 // Operators of com.microsoft, which onnxruntime's transformer optimizer writes, as standard ones; its attention likewise.
 void expand_microsoft(Graph& graph);
 void expand_microsoft_attention(Graph& graph);
+void expand_microsoft_grouped(Graph& graph);
 // ONNX's Attention as the products, masks and softmax that it stands for. fuse_attention makes one operator of what it can.
 void expand_attention(Graph& graph);
 // ONNX's RotaryEmbedding as the pointwise operators that it stands for.

@@ -26,6 +26,7 @@ namespace {
 constexpr Pass kPasses[] = {
     {"expand_microsoft", 0, expand_microsoft},  // these have no kernels of their own
     {"expand_microsoft_attention", 0, expand_microsoft_attention},
+    {"expand_microsoft_grouped", 0, expand_microsoft_grouped},
     {"expand_attention", 1, expand_attention},
     {"expand_rotary", 1, expand_rotary},
     {"sink_constants", 1, sink_constants},

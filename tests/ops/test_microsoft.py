@@ -249,3 +249,53 @@ def test_rotary_refused():
     refused("rotary_embedding_dim", "RotaryEmbedding", [x, at, c, c], {"num_heads": H, "rotary_embedding_dim": 2 * D})
     refused("is_packed_batching", "RotaryEmbedding", [x, at, c, c], {"is_packed_batching": 1})
     refused("rows", "RotaryEmbedding", [x, at[:, 1:], c, c], {"num_heads": H})
+
+
+# ---- Grouped queries ------------------------------------------------------------------------------------------------
+
+GROUPED, DEPTH = {"num_heads": 4, "kv_num_heads": 2}, 16
+
+
+def grouped(rows, past, lengths, total, turned=None, positions=None, bias=False):
+    """`lengths`: keys of each batch; the cache holds `past`."""
+    batch = len(lengths)
+    cache = [rand(batch, 2, past, DEPTH), rand(batch, 2, past, DEPTH)] if past else [None, None]
+    inputs = [rand(batch, rows, 4 * DEPTH), rand(batch, rows, 2 * DEPTH), rand(batch, rows, 2 * DEPTH), *cache, np.array(lengths, "int32") - 1, np.array([total], "int32")]
+    inputs += [rand(16, turned // 2), rand(16, turned // 2)] if turned else [None, None]
+    return [*inputs, positions, rand(batch, 4, rows, total) if bias else None]
+
+
+@pytest.mark.parametrize("attrs", [
+    {}, {"scale": 0.6}, {"softcap": 2.0}, {"local_window_size": 2}, {"do_rotary": 1}, {"do_rotary": 1, "rotary_interleaved": 1},
+])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows,past,lengths,total", [(4, 0, [4, 4, 4], 4), (1, 5, [6, 6, 6], 6), (1, 5, [6, 3, 4], 6), (3, 5, [8], 8), (1, 9, [6], 6)])
+def test_grouped(attrs, bias, rows, past, lengths, total):
+    inputs = grouped(rows, past, lengths, total, DEPTH if "do_rotary" in attrs else None, bias=bias)
+    model, feeds, names = one_node("GroupQueryAttention", inputs, GROUPED | attrs, 1, "com.microsoft", 3)
+    model.opset_import[-1].version = 21
+    want = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(names, feeds)
+    for known in (True, False):
+        for value in () if known else [v for v in model.graph.input if int(v.name[1:]) < 5]:
+            for axis in (0, 1) if int(value.name[1:]) < 3 else (0, 2):
+                value.type.tensor_type.shape.dim[axis].dim_param = f"{value.name}_{axis}"
+        for level in (0, 99):
+            options = tiercel.SessionOptions()
+            options.graph_optimization_level = tiercel.GraphOptimizationLevel(level)
+            got = tiercel.InferenceSession(model.SerializeToString(), options).run(names, feeds)
+            np.testing.assert_allclose(got[0], want[0], rtol=0, atol=3e-6)
+            for g, w in zip(got[1:], want[1:], strict=True):
+                assert g.shape == w.shape
+                for b, n in enumerate(lengths):  # what follows says nothing
+                    np.testing.assert_allclose(g[b, :, :n], w[b, :, :n], rtol=0, atol=1e-6)
+
+
+def test_grouped_refused():
+    inputs = grouped(3, 5, [8, 8], 8)
+    for attrs in ({}, {"num_heads": 4}, {"num_heads": 4, "kv_num_heads": 0}, {"num_heads": 4, "kv_num_heads": 3}, {"num_heads": 0, "kv_num_heads": 2}):
+        refused("num_heads", "GroupQueryAttention", inputs, attrs, 3)
+    refused("packed", "GroupQueryAttention", [inputs[0], None, None, *inputs[3:]], GROUPED, 3)
+    refused("go together", "GroupQueryAttention", [*inputs[:4], None, *inputs[5:]], GROUPED, 3)
+    refused("cos_cache", "GroupQueryAttention", inputs, GROUPED | {"do_rotary": 1}, 3)
+    refused("smooth_softmax", "GroupQueryAttention", inputs, GROUPED | {"smooth_softmax": 1}, 3)
+    refused("batches", "GroupQueryAttention", [inputs[0][:1], *inputs[1:]], GROUPED, 3)
