@@ -48,6 +48,7 @@ class Expansion : Emitter {
     }
     if (node->output(1)) replace(1, op("Identity", {k}));
     if (node->output(2)) replace(2, op("Identity", {v}));
+    Value* const length = extent(k, 2);  // not of what repeats it, which fuse_attention makes needless
     if (groups != heads) {
       k = repeated(k, heads, heads / groups, depth);
       v = repeated(v, heads, heads / groups, depth);
@@ -62,11 +63,11 @@ class Expansion : Emitter {
     Value* s = op("Mul", {op("MatMul", {q, transpose(k, {0, 1, 3, 2})}), number(scale)});
     if (cap > 0) s = op("Mul", {op("Tanh", {op("Div", {s, number(cap)})}), number(cap)});
     if (Value* bias = node->input(10)) {  // of the total length; a cache may be longer
-      Value* more = op("Unsqueeze", {op("Sub", {extent(k, 2), extent(bias, 3)}, kInt), ints({0})}, kInt);
+      Value* more = op("Unsqueeze", {op("Sub", {length, extent(bias, 3)}, kInt), ints({0})}, kInt);
       bias = op("Pad", {bias, op("Concat", {ints({0, 0, 0, 0, 0, 0, 0}), more}, kInt, {{"axis", int64_t{0}}})}, t);
       s = op("Add", {s, t == dtype ? bias : cast(bias, dtype)});
     }
-    Value *keys = range(zero, extent(k, 2)), *row = op("Unsqueeze", {at, ints({1, 3})}, kInt);
+    Value *keys = range(zero, length), *row = op("Unsqueeze", {at, ints({1, 3})}, kInt);
     Value* seen = op("LessOrEqual", {keys, row}, DType::kBool);
     if (const int64_t window = node->attr_int("local_window_size", -1); window > 0)
       seen = op("And", {seen, op("Greater", {keys, op("Sub", {row, ints({window}, true)}, kInt)}, DType::kBool)}, DType::kBool);

@@ -20,7 +20,9 @@ def optimised(model, tmp_path):
     options = tiercel.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     tiercel.InferenceSession(model.SerializeToString(), options)
-    return [n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node]
+    nodes = onnx.load(options.optimized_model_filepath).graph.node
+    assert not any(n.domain == "com.microsoft" and n.op_type == "Attention" for n in nodes)
+    return [n.op_type for n in nodes]
 
 
 def against(op, inputs, attrs=None, outputs=1, atol=2e-6, constants=(), free=None, numbers=None):
@@ -288,6 +290,30 @@ def test_grouped(attrs, bias, rows, past, lengths, total):
                 assert g.shape == w.shape
                 for b, n in enumerate(lengths):  # what follows says nothing
                     np.testing.assert_allclose(g[b, :, :n], w[b, :, :n], rtol=0, atol=1e-6)
+
+
+def test_grouped_with_positions(tmp_path):
+    inputs = grouped(1, 5, [6, 4], 6, DEPTH, positions=np.array([[3], [2]]))
+    attrs = GROUPED | {"do_rotary": 1}
+    model, feeds, names = one_node("GroupQueryAttention", inputs, attrs, 1, "com.microsoft", 3)
+    model.opset_import[-1].version = 21
+    want = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(names, feeds)[0]
+    np.testing.assert_allclose(tiercel.InferenceSession(model.SerializeToString()).run(names, feeds)[0], want, rtol=0, atol=3e-6)
+    left = optimised(model, tmp_path)
+    assert left.count("Attention") == 1 and not any(op.startswith("Tile") for op in left), left
+
+
+def test_half():
+    """Against the same in float."""
+    q, m = rand(2, 3, 16).astype("float16"), np.ones((2, 3), "int32")
+    for op, inputs, attrs in (
+        ("MultiHeadAttention", [q, q, q, rand(48).astype("float16"), m], {"num_heads": 2}), ("Attention", [q, rand(16, 48).astype("float16"), None, m], {"num_heads": 2}),
+        ("BiasGelu", [q, q[0, 0]], {}), ("RotaryEmbedding", [q, np.array([0]), q[0, :, :4], q[1, :, :4]], {}),
+    ):
+        wide = [v.astype("float32") if v is not None and v.dtype == np.float16 else v for v in inputs]
+        got, want = ((s := one_node(op, v, attrs, 1, "com.microsoft")) and tiercel.InferenceSession(s[0].SerializeToString()).run(s[2], s[1])[0] for v in (inputs, wide))
+        assert got.dtype == np.float16
+        np.testing.assert_allclose(got, want, rtol=2e-2, atol=2e-2)
 
 
 def test_grouped_refused():
