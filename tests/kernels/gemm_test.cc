@@ -63,6 +63,34 @@ TEST(gemm_matches_reference) {
   });
 }
 
+// One row takes two panels at a time; it must be the row of a larger product, to the bit, with every epilogue that a tile holds.
+TEST(gemm_of_one_row) {
+  for_each_isa([&](Isa isa) {
+    const GemmKernels& g = *gemm_for(isa);
+    for (int64_t n : {2 * g.panel - 1, 2 * g.panel, 2 * g.panel + 1, 3 * g.panel, 4 * g.panel, 5 * g.panel + 3})
+      for (int64_t k : {1, 2, 7, 64, 500, 1601})
+        for (int form = 0; form < 8; ++form) {
+          scope() = cat("[", isa_name(isa), " n=", n, " k=", k, " form ", form, "]");
+          Problem many(g, 3, n, k);
+          many.accumulate = form & 1;
+          const auto bias = random_floats(n), full = random_floats(3 * n);
+          GemmEpilogue e;
+          if (form & 2) e.add[0] = {bias.data(), 0, 1, 1};
+          if (form & 4) e.add[1] = {full.data(), n, 1, 1};
+          e.activation.kind = form & 2 ? ActivationKind::kRelu : form & 4 ? ActivationKind::kSigmoid : ActivationKind::kNone;
+          std::vector<float> want = many.c0, all = many.c0, one = many.c0;
+          GemmArgs reference_args = many.args(want.data(), false), all_args = many.args(all.data(), true), one_args = many.args(one.data(), true);
+          reference_args.epilogue = all_args.epilogue = one_args.epilogue = &e;
+          one_args.m = 1;
+          reference::gemm(reference_args);
+          g.gemm(all_args);
+          g.gemm(one_args);
+          CHECK_BELOW(max_error(one.data(), want.data(), static_cast<size_t>(n)), bound(k));
+          CHECK(std::memcmp(one.data(), all.data(), static_cast<size_t>(n) * 4) == 0);
+        }
+  });
+}
+
 TEST(gemm_epilogues) {
   for_each_isa([&](Isa isa) {
     const GemmKernels& g = *gemm_for(isa);

@@ -132,3 +132,23 @@ def test_infinite_weights_stay_direct(monkeypatch):
     data, x = model.SerializeToString(), rand(1, 5, 40, 40)
     fast, direct = (session(data, direct=d, monkeypatch=monkeypatch).run(None, {"x": x})[0] for d in (False, True))
     assert np.array_equal(fast, direct, equal_nan=True)
+
+
+def test_sizes_that_change_take_other_tiles_of_the_same_weights(monkeypatch):
+    """A session packs the weights anew for a tile that it has not met: they must still be there, also those that took a BatchNormalization in."""
+    channels = 192
+    w = {"w1": rand(channels, channels, 3, 3) / np.float32(3 * channels**0.5), "w2": rand(channels, channels, 3, 3) / np.float32(3 * channels**0.5),
+         "scale": rand(channels), "shift": rand(channels), "mean": rand(channels), "variance": rand(channels) ** 2 + 1}  # fmt: skip
+    nodes = [helper.make_node("Conv", ["x", "w1"], ["a"], pads=[1] * 4),
+             helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"]), helper.make_node("Relu", ["b"], ["c"]),
+             helper.make_node("Conv", ["c", "w2"], ["d"], pads=[1] * 4), helper.make_node("MaxPool", ["d"], ["y"], kernel_shape=[1, 1])]  # fmt: skip
+    data = model(nodes, w, ("n", channels, "h", "w"))
+    fast, direct = (session(data, direct=d, monkeypatch=monkeypatch) for d in (False, True))
+    chosen = []
+    for height, width in [(40, 40), (13, 13), (6, 6), (1, 9), (40, 40), (21, 30)]:
+        x = rand(1, channels, height, width)
+        got, expected = (s.run(None, {"x": x})[0] for s in (fast, direct))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        chosen.append(not np.array_equal(got, expected))
+    assert any(chosen)
+    assert not all(chosen)  # a row of pixels stays direct
