@@ -54,18 +54,18 @@ std::optional<ActivationKind> activation_kind(std::string_view name) {
   return std::nullopt;
 }
 
-Activation activation_of(const Node& node) {
-  const std::string name = node.attr_string("activation", "");
+Activation activation_of(const Node& node, std::string_view prefix) {
+  const std::string name = node.attr_string(cat(prefix, "activation"), "");
   if (name.empty()) return {};
   const auto kind = activation_kind(name);
   if (!kind) fail(Code::kInvalidGraph, node.label(), ": activation \"", name, "\" is not known");
-  return {*kind, node.attr_float("activation_alpha", 0), node.attr_float("activation_beta", 0)};
+  return {*kind, node.attr_float(cat(prefix, "activation_alpha"), 0), node.attr_float(cat(prefix, "activation_beta"), 0)};
 }
 
-void set_activation(Node& node, const Activation& a) {
-  node.set("activation", std::string(activation_name(a.kind)));
-  node.set("activation_alpha", a.alpha);
-  node.set("activation_beta", a.beta);
+void set_activation(Node& node, const Activation& a, std::string_view prefix) {
+  node.set(cat(prefix, "activation"), std::string(activation_name(a.kind)));
+  node.set(cat(prefix, "activation_alpha"), a.alpha);
+  node.set(cat(prefix, "activation_beta"), a.beta);
 }
 
 std::optional<Activation> as_activation(const Node& node) {

@@ -155,15 +155,12 @@ class DirectConv final : public Kernel {
     const int64_t pixels = pixels_of(s), first = pixels * chunk / chunks, last = pixels * (chunk + 1) / chunks;
     const int64_t x_image = p.x_plain ? p.channels * p.in_plane() : blocks_of(p.channels) * s.x_block;
     const int64_t at = (n * blocks_of(p.outputs) + panel.y_block) * s.y_block + phase.y_origin;
-    const int64_t block_bytes = int64_t{s.taps} * kConvBlock * panel.panel * kConvBlock * 4;
-    const int pass = block_bytes * panel.blocks > kLargePanel
-                         ? static_cast<int>(std::max<int64_t>(1, kPassBytes / std::max<int64_t>(block_bytes, 1))) : 0;
     ConvTask t{x + n * x_image + panel.x_block * s.x_block, w + panel.w, b + panel.y_block * kConvBlock,
-               residual ? residual + at : nullptr, y + at, panel.panel, panel.blocks, panel.last, low, high, panel.tail, pass};
+               residual ? residual + at : nullptr, y + at, panel.panel, panel.blocks, panel.last, low, high, panel.tail, conv_pass(s, panel)};
     if (next) {
       const ConvPanel& after = plan.phases[static_cast<size_t>(next->phase)].panels[static_cast<size_t>(next->panel)];
       t.next = w + after.w;
-      t.next_size = std::min<int64_t>(plan.packed - after.w, kPassBytes / 4);
+      t.next_size = conv_fetch(plan, after);
     }
     conv().run(s, t, first, last);
     if (clamp || p.transposed) return;
@@ -215,6 +212,13 @@ bool conv_is_direct(const ConvProblem& p) {
   }
   return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.taps() < (1 << 24);
 }
+
+int conv_pass(const ConvShape& shape, const ConvPanel& panel) {
+  const int64_t block_bytes = int64_t{shape.taps} * kConvBlock * panel.panel * kConvBlock * 4;
+  return block_bytes * panel.blocks > kLargePanel ? static_cast<int>(std::max<int64_t>(1, kPassBytes / std::max<int64_t>(block_bytes, 1))) : 0;
+}
+
+int64_t conv_fetch(const ConvPlan& plan, const ConvPanel& panel) { return std::min<int64_t>(plan.packed - panel.w, kPassBytes / 4); }
 
 bool activation_clamp(const Activation& a, float& low, float& high) {
   low = -INFINITY;

@@ -14,6 +14,11 @@ bool conv_is_direct(const ConvProblem& problem);
 // the packing of W depends on beside the problem's extents. X, residual and output may each be plain or blocked.
 void prepare_direct_conv(PrepareContext& ctx, ConvProblem problem, const Activation& activation, const std::string& key);
 
+// Input blocks of a pass over a panel, so that a pass's weights stay in L2 while pixels go by; 0: all of them.
+int conv_pass(const ConvShape& shape, const ConvPanel& panel);
+// Floats of the panel's weights worth fetching ahead, at most.
+int64_t conv_fetch(const ConvPlan& plan, const ConvPanel& panel);
+
 // The clamp that an activation is; other kinds give (-inf, inf) and false.
 bool activation_clamp(const Activation& activation, float& low, float& high);
 

@@ -11,4 +11,8 @@ namespace tiercel {
 //   -> Relu, LeakyRelu, Clip, Sigmoid, Silu, HardSwish, ... and x * Sigmoid(x), x * HardSigmoid(x)  activation
 void fuse_conv(Graph& graph);
 
+// A depthwise convolution in channel blocks and the pointwise ones beside it become ai.tiercel.ConvChain, where what lies between them is
+// too large to stay in L2. Runs after the layout is chosen.
+void fuse_depthwise(Graph& graph);
+
 }  // namespace tiercel

@@ -110,6 +110,13 @@ Form split(const Node& n) {
   return std::vector<int>{0};
 }
 
+// Of a model that was optimised and saved.
+Form chain(const Node& n) {
+  std::vector<int> inputs{0};
+  if (n.input(7)) inputs.push_back(7);  // the residual
+  return inputs;
+}
+
 // Operators that leave batch and channels as they are.
 Form spatial(const Node& n) {
   const Value *x = n.inputs[0], *y = n.outputs[0];
@@ -149,7 +156,7 @@ struct Rule {
 };
 // An operator is also asked: its row must have kAnyLayout.
 constexpr Rule kRules[] = {
-    {"MaxPool", pool}, {"AveragePool", pool}, {"GlobalAveragePool", pool}, {"GlobalMaxPool", pool},
+    {"ConvChain", chain}, {"MaxPool", pool}, {"AveragePool", pool}, {"GlobalAveragePool", pool}, {"GlobalMaxPool", pool},
     {"Concat", concat}, {"Split", split}, {"Resize", resize}, {"Upsample", resize}, {"Pad", pad},
     {"ReduceMean", reduce}, {"ReduceSum", reduce}, {"ReduceMax", reduce}, {"ReduceMin", reduce}, {"ReduceL1", reduce},
     {"ReduceL2", reduce}, {"ReduceSumSquare", reduce},

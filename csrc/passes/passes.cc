@@ -50,6 +50,7 @@ constexpr Pass kPasses[] = {
     {"fuse_norm_neighbours", 2, fuse_norm_neighbours},
     {"layout", 99, layout},
     {"winograd", 99, allow_winograd},
+    {"fuse_depthwise", 99, fuse_depthwise},
     {"channels_last", 99, channels_last},
     {"fuse_pointwise", 2, fuse_pointwise},
     {"fold_rest", 1, fold_rest},

@@ -188,6 +188,37 @@ TEST(conv_depthwise) {
   check(p, 1);
 }
 
+TEST(conv_depthwise_ring) {  // bands of rows out of a buffer that holds only the rows they read
+  testing::for_each_isa([&](Isa isa) {
+    for (int64_t k : {3, 5, 7})
+      for (int64_t stride : {1, 2, 3})
+        for (int64_t dilation : {1, 2})
+          for (int64_t band : {1, 2, 3, 5}) {
+            ConvProblem p = conv2d(16, 16, 23, 13, k, stride, k / 2, 16, dilation);
+            p.out[1] = (p.in[1] + 2 * p.pad[1] - (k - 1) * dilation - 1) / stride + 1;
+            p.out[2] = (p.in[2] + 2 * p.pad[2] - (k - 1) * dilation - 1) / stride + 1;
+            const ConvPlan plan = plan_conv(p, *conv_for(isa));
+            const auto x = random_floats(p.in_plane() * 16), w = random_floats(p.taps() * 16), bias = random_floats(16);
+            std::vector<float> whole(static_cast<size_t>(p.out_plane() * 16)), banded(whole);
+            DepthwiseShape s = plan.depthwise;
+            DepthwiseTask t{x.data(), w.data(), bias.data(), nullptr, whole.data(), -1.0f, INFINITY, 16};
+            depthwise_for(isa)->run(s, t, 0, p.out[1]);
+            const int64_t reach = (k - 1) * dilation + 1, row = p.in[2] * 16;
+            s.wrap = (band - 1) * stride + reach;
+            std::vector<float> ring(static_cast<size_t>(s.wrap * row), 1e30f);
+            t.x = ring.data();
+            t.y = banded.data();
+            for (int64_t i = 0, have = 0; i < p.out[1]; i += band) {
+              const int64_t end = std::min(i + band, p.out[1]), stop = std::min(p.in[1], (end - 1) * stride - p.pad[1] + reach);
+              for (have = std::max({have, int64_t{0}, i * stride - p.pad[1]}); have < stop; ++have)
+                std::copy_n(&x[static_cast<size_t>(have * row)], row, &ring[static_cast<size_t>(have % s.wrap * row)]);
+              depthwise_for(isa)->run(s, t, i, end);
+            }
+            CHECK(banded == whole);  // rows pair up in other ways, sums have the same order
+          }
+  });
+}
+
 TEST(conv_transposed) {
   for (int64_t s : {1, 2, 3})
     for (int64_t k : {1, 2, 3, 4})

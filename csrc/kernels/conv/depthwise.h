@@ -10,6 +10,7 @@ namespace tiercel {
 struct DepthwiseShape {
   int64_t in[3], out[3], kernel[3], stride[3], dilation[3];  // depth, height, width
   int64_t origin[3];                                         // input coordinate of tap 0 of output 0
+  int64_t wrap = 0;  // above 0: x holds this many rows, row h of the image at h % wrap (one depth; a window's rows are at most these)
 };
 
 struct DepthwiseTask {

@@ -1,5 +1,7 @@
 #include "kernels/conv/depthwise.h"
 
+#include <type_traits>
+
 #include "simd/vec.h"
 
 namespace tiercel::TIERCEL_ISA {
@@ -8,6 +10,12 @@ namespace {
 constexpr int kBlock = 16;
 constexpr int kWide = kBlock / kLanes;  // registers of a block: each is a pass of its own
 constexpr int kColumns = 8;             // of a tile at most
+// Two rows at a time, where the register file holds both rows' sums and weights: an input then serves twice as many products.
+#if defined(TIERCEL_ISA_AVX512) || defined(TIERCEL_ISA_NEON)
+constexpr int kPairColumns = 4;         // of a tile at least
+#else
+constexpr int kPairColumns = kColumns + 1;  // never
+#endif
 
 alignas(64) const float kZeros[kBlock] = {};
 alignas(64) const float kLaneNumbers[kBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -15,6 +23,7 @@ alignas(64) const float kLaneNumbers[kBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 struct Row {             // one output row
   int64_t d, h;          // input coordinates of tap (0, 0)
   int64_t k_begin[2], k_end[2];  // taps inside the image, along depth and height
+  int64_t at, wrap;      // where x holds the row of tap k_begin[1]; rows from `wrap` on lie at its beginning
 };
 
 // Columns [j, j + R) of a row, lanes [lane, lane + kLanes). K and S: kernel width and stride with dilation 1, or 0: any.
@@ -28,7 +37,8 @@ void tile(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
   const int64_t width = s.in[2];
   for (int64_t kd = row.k_begin[0]; kd < row.k_end[0]; ++kd)
     for (int64_t kh = row.k_begin[1]; kh < row.k_end[1]; ++kh) {
-      const int64_t d = row.d + kd * s.dilation[0], h = row.h + kh * s.dilation[1];
+      const int64_t d = row.d + kd * s.dilation[0], next = row.at + (kh - row.k_begin[1]) * s.dilation[1];
+      const int64_t h = next < row.wrap ? next : next - row.wrap;
       const float* const x = t.x + ((d * s.in[1] + h) * width + w0) * kBlock + lane;
       const float* const w = t.w + (kd * s.kernel[1] + kh) * s.kernel[2] * kBlock + lane;
       auto at = [&](int64_t i) {  // i columns right of w0
@@ -69,9 +79,74 @@ void tile(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
   for (int r = 0; r < R; ++r) store(t.y + y_at + r * kBlock + lane, acc[r]);
 }
 
+// The same for two rows, of which the first is `row`, with dilation 1.
+template <int R, int K, int S, bool kBorder>
+void pair(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64_t j, int64_t y_at, int lane) {
+  F acc[2][R];
+  const F bias = load(t.bias + lane);
+  const int64_t y_row = s.out[2] * kBlock, width = s.in[2], w0 = j * S + s.origin[2];
+#pragma GCC unroll 2
+  for (int o = 0; o < 2; ++o)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[o][r] = t.residual ? bias + load(t.residual + y_at + o * y_row + r * kBlock + lane) : bias;
+  for (int64_t kd = row.k_begin[0]; kd < row.k_end[0]; ++kd) {
+    const float* const plane = t.x + ((row.d + kd * s.dilation[0]) * s.in[1] * width + w0) * kBlock + lane;
+    const float* const taps = t.w + kd * K * K * kBlock + lane;
+    // Input rows [from, to) below row.h: kernel row i of the first output row, i - S of the second.
+    auto rows = [&](auto first, auto second, int64_t from, int64_t to) __attribute__((always_inline)) {
+      from = from < -row.h ? -row.h : from;
+      to = to < s.in[1] - row.h ? to : s.in[1] - row.h;
+      for (int64_t i = from; i < to; ++i) {
+        const int64_t next = row.at + i - row.k_begin[1], h = next < row.wrap ? next : next - row.wrap;
+        const float* const x = plane + h * width * kBlock;
+        auto at = [&](int64_t c) {  // c columns right of w0
+          if constexpr (kBorder)
+            return load(static_cast<uint64_t>(w0 + c) < static_cast<uint64_t>(width) ? x + c * kBlock : kZeros);
+          else
+            return load(x + c * kBlock);
+        };
+        F wk[2][K];
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k) {
+          if constexpr (first) wk[0][k] = load(taps + (i * K + k) * kBlock);
+          if constexpr (second) wk[1][k] = load(taps + ((i - S) * K + k) * kBlock);
+        }
+#pragma GCC unroll 32
+        for (int c = 0; c < (R - 1) * S + K; ++c) {
+          const F v = at(c);
+#pragma GCC unroll 8
+          for (int k = 0; k < K; ++k)
+            if (c >= k && (c - k) % S == 0 && (c - k) / S < R) {
+              if constexpr (first) acc[0][(c - k) / S] = fma(v, wk[0][k], acc[0][(c - k) / S]);
+              if constexpr (second) acc[1][(c - k) / S] = fma(v, wk[1][k], acc[1][(c - k) / S]);
+            }
+        }
+      }
+    };
+    rows(std::true_type(), std::false_type(), 0, S);
+    rows(std::true_type(), std::true_type(), S, K);
+    rows(std::false_type(), std::true_type(), K, K + S);
+  }
+  const F low = set1(t.low), high = set1(t.high);
+  const bool part = t.tail < lane + kLanes;
+  const M exists = lt(load(kLaneNumbers + lane), set1(static_cast<float>(t.tail)));
+#pragma GCC unroll 2
+  for (int o = 0; o < 2; ++o)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const F a = min(high, max(low, acc[o][r]));
+      store(t.y + y_at + o * y_row + r * kBlock + lane, part ? select(exists, a, zero()) : a);
+    }
+}
+
 using TileFn = void (*)(const DepthwiseShape&, const DepthwiseTask&, const Row&, int64_t, int64_t, int);
-struct TileFns { TileFn f[2]; };  // [border]
-template <int R, int K, int S> constexpr TileFns tile_fns() { return {{&tile<R, K, S, false>, &tile<R, K, S, true>}}; }
+struct TileFns { TileFn f[2], two[2]; };  // [border]; two rows: null where there is no such form
+template <int R, int K, int S> constexpr TileFns tile_fns() {
+  if constexpr (K > 0 && R >= kPairColumns)
+    return {{&tile<R, K, S, false>, &tile<R, K, S, true>}, {&pair<R, K, S, false>, &pair<R, K, S, true>}};
+  else
+    return {{&tile<R, K, S, false>, &tile<R, K, S, true>}, {nullptr, nullptr}};
+}
 #define TIERCEL_COLUMNS(K, S)                                                                   \
   {tile_fns<1, K, S>(), tile_fns<2, K, S>(), tile_fns<3, K, S>(), tile_fns<4, K, S>(), tile_fns<5, K, S>(), \
    tile_fns<6, K, S>(), tile_fns<7, K, S>(), tile_fns<8, K, S>()}
@@ -110,21 +185,30 @@ void run(const DepthwiseShape& s, const DepthwiseTask& t, int64_t begin, int64_t
   const int64_t tiles = (s.out[2] + kColumns - 1) / kColumns;
   if (!tiles) return;
   const int64_t columns = s.out[2] / tiles, longer = s.out[2] % tiles;
-  for (int64_t i = begin; i < end; ++i) {
+  const bool square = fns != kAny && s.kernel[1] == s.kernel[2] && s.stride[1] == s.stride[2] && s.dilation[1] == 1;
+  for (int64_t i = begin; i < end;) {
     Row row;
     row.d = i / s.out[1] * s.stride[0] + s.origin[0];
     row.h = i % s.out[1] * s.stride[1] + s.origin[1];
     clip(row.d, s.kernel[0], s.dilation[0], s.in[0], row.k_begin[0], row.k_end[0]);
     clip(row.h, s.kernel[1], s.dilation[1], s.in[1], row.k_begin[1], row.k_end[1]);
+    row.at = row.h + row.k_begin[1] * s.dilation[1];
+    row.wrap = INT64_MAX;
+    if (s.wrap > 0) {
+      row.at = (row.at % s.wrap + s.wrap) % s.wrap;
+      row.wrap = s.wrap;
+    }
+    const bool two = square && i + 1 < end && i % s.out[1] + 1 < s.out[1] && fns[columns - 1].two[0];
     int64_t j = 0;
     for (int64_t q = 0; q < tiles; ++q) {
       const int n = static_cast<int>(columns + (q < longer));
       const int64_t first = j * s.stride[2] + s.origin[2], last = first + (n - 1) * s.stride[2] + reach;
       const bool border = first < 0 || last >= s.in[2];
-      for (int lane = 0; lane < kWide * kLanes; lane += kLanes)
-        fns[n - 1].f[border](s, t, row, j, (i * s.out[2] + j) * kBlock, lane);
+      const TileFn fn = two ? fns[n - 1].two[border] : fns[n - 1].f[border];
+      for (int lane = 0; lane < kWide * kLanes; lane += kLanes) fn(s, t, row, j, (i * s.out[2] + j) * kBlock, lane);
       j += n;
     }
+    i += two ? 2 : 1;
   }
 }
 
