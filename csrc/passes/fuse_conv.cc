@@ -6,6 +6,7 @@
 
 #include "ops/activation.h"
 #include "ops/registry.h"
+#include "passes/affine.h"
 #include "passes/match.h"
 
 namespace tiercel {
@@ -45,12 +46,6 @@ Value* new_constant(Graph& graph, Tensor t) {
 
 // ---- Affine maps ------------------------------------------------------------------------------------------------------
 
-// y = scale x + shift, for each output channel.
-struct Affine {
-  std::vector<double> scale, shift;
-  explicit Affine(int64_t n) : scale(static_cast<size_t>(n), 1), shift(static_cast<size_t>(n), 0) {}
-};
-
 // The elements of a constant that varies along the channels alone of a tensor of rank `rank`; nullopt otherwise.
 std::optional<std::vector<double>> per_channel(const Value* v, int64_t channels, int rank) {
   if (!v || !v->is_constant() || v->constant.dtype() != DType::kFloat) return std::nullopt;
@@ -58,26 +53,6 @@ std::optional<std::vector<double>> per_channel(const Value* v, int64_t channels,
     return std::vector<double>(static_cast<size_t>(channels), v->constant.doubles()[0]);
   if (!match::is_vector_along(v, channels, rank, 1)) return std::nullopt;
   return v->constant.doubles();
-}
-
-std::optional<Affine> batch_norm(const Node* bn, int64_t channels) {
-  if (bn->inputs.size() != 5 || bn->attr_int("training_mode", 0) || bn->attr_int("spatial", 1) == 0) return std::nullopt;
-  if (bn->opset < 7 && bn->attr_int("is_test", 0) == 0) return std::nullopt;
-  for (size_t i = 1; i < bn->outputs.size(); ++i)
-    if (bn->outputs[i]) return std::nullopt;
-  std::vector<double> p[5];
-  for (int i = 1; i < 5; ++i) {
-    const Value* v = bn->inputs[i];
-    if (!v || !v->is_constant() || v->constant.dtype() != DType::kFloat || v->constant.count() != channels) return std::nullopt;
-    p[i] = v->constant.doubles();
-  }
-  const double epsilon = bn->attr_float("epsilon", 1e-5f);
-  Affine a(channels);
-  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
-    a.scale[c] = p[1][c] / std::sqrt(p[4][c] + epsilon);
-    a.shift[c] = p[2][c] - p[3][c] * a.scale[c];
-  }
-  return a;
 }
 
 // The reader of a convolution's result as an affine map of it.

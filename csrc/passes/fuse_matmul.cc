@@ -5,6 +5,7 @@
 
 #include "ops/activation.h"
 #include "ops/registry.h"
+#include "passes/affine.h"
 #include "passes/match.h"
 
 namespace tiercel {
@@ -100,44 +101,149 @@ Node* fold_scale(Graph& graph, Node* product) {
   return fused;
 }
 
+Value* new_constant(Graph& graph, Tensor t) {
+  Value* const v = graph.add_constant("", std::move(t));
+  v->name = cat("tiercel_constant_", v->id);
+  return v;
+}
+
+bool all_finite(const Tensor& t) {
+  const float* const v = t.as<float>();
+  return std::all_of(v, v + t.count(), [](float x) { return std::isfinite(x); });
+}
+
+// A product whose B is a constant matrix that nobody else reads, whose bias is a constant vector along its columns, or none.
+struct Weighted {
+  const Value *b, *bias;
+  bool transposed;
+  int64_t k, n;
+};
+
+std::optional<Weighted> weighted(const Node* product) {
+  const Value *const y = product->outputs[0], *const b = product->inputs[1], *const bias = product->input(2);
+  if (product->has("activation") || product->input(3) || product->attr_float("beta", 1) != 1 || product->attr_int("transBatchB", 0)) return std::nullopt;
+  if (match::rank(y) < 2 || !match::is_f32(b) || !b->is_constant() || match::rank(b) != 2 || !b->has_one_use()) return std::nullopt;
+  const bool transposed = product->attr_int("transB", 0) != 0;
+  const Shape& s = b->type.shape;
+  const Weighted w{b, bias, transposed, s[transposed ? 1 : 0], s[transposed ? 0 : 1]};
+  if (bias && (!match::is_f32(bias) || !match::is_vector_along(bias, w.n, match::rank(y), match::rank(y) - 1))) return std::nullopt;
+  return w;
+}
+
+// B with rows and columns multiplied (an empty factor: left alone), in double.
+Tensor scaled(const Weighted& w, const std::vector<double>& rows, const std::vector<double>& columns) {
+  Tensor t(DType::kFloat, w.b->type.shape);
+  const float* from = w.b->constant.as<float>();
+  float* to = t.as<float>();
+  for (int64_t i = 0; i < t.count(); ++i) {
+    const auto k = static_cast<size_t>(w.transposed ? i % w.k : i / w.n), n = static_cast<size_t>(w.transposed ? i / w.k : i % w.n);
+    to[i] = static_cast<float>(from[i] * (rows.empty() ? 1 : rows[k]) * (columns.empty() ? 1 : columns[n]));
+  }
+  return t;
+}
+
+// The product with other constants, before `before`; nullptr where they are not finite: an infinity times the sum is not the sum of its
+// terms' infinities.
+Node* with_weights(Graph& graph, Node* product, Node* before, Tensor b, Tensor bias) {
+  if (!all_finite(b) || !all_finite(bias)) return nullptr;
+  Node* const fused = fused_before(graph, product, before);
+  if (!product->input(2)) fused->unset("beta");  // it scaled a C that was not there
+  graph.set_input(fused, 1, new_constant(graph, std::move(b)));
+  graph.set_input(fused, 2, new_constant(graph, std::move(bias)));
+  return fused;
+}
+
+// The only reader of v when it gives v's elements in another shape; else null.
+Node* only_reshape(const Value* v) {
+  for (const char* op : {"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+    if (Node* n = match::only_reader(v, op)) return n->inputs[0] == v && n->output() ? n : nullptr;
+  return nullptr;
+}
+
+// BatchNormalization of the product's columns goes into B and the bias; what flattens rows between keeps its place.
+Node* fold_batch_norm(Graph& graph, Node* product) {
+  Value* const y = product->outputs[0];
+  const auto w = weighted(product);
+  if (!w) return nullptr;
+  Node* const reshape = only_reshape(y);
+  Value* const rows = reshape ? reshape->outputs[0] : y;
+  Node* const bn = match::only_reader(rows, "BatchNormalization");
+  if (!bn || bn->inputs[0] != rows || match::rank(rows) != 2 || rows->type.shape[1] != w->n || y->type.shape[match::rank(y) - 1] != w->n) return nullptr;
+  const auto a = batch_norm(bn, w->n);
+  if (!a) return nullptr;
+  Tensor bias(DType::kFloat, Shape{w->n});
+  for (int64_t j = 0; j < w->n; ++j) {
+    const auto c = static_cast<size_t>(j);
+    bias.as<float>()[j] = static_cast<float>((w->bias ? w->bias->constant.as<float>()[j] : 0) * a->scale[c] + a->shift[c]);
+  }
+  Node* const fused = with_weights(graph, product, rows == y ? bn : reshape, scaled(*w, {}, a->scale), std::move(bias));
+  if (!fused) return nullptr;
+  if (rows == y) {
+    take_over(graph, product, bn, fused);
+    return fused;
+  }
+  graph.set_input(reshape, 0, fused->outputs[0]);
+  graph.erase(product);
+  Value* const old = bn->outputs[0];
+  if (old->graph_output_uses) std::swap(old->name, rows->name);
+  graph.replace_uses(old, rows);
+  graph.erase(bn);
+  // Rows that are only unflattened again need not be flattened.
+  Node* const back = only_reshape(rows);
+  if (back && match::same_shape(back->outputs[0], fused->outputs[0])) {
+    Value* const whole = back->outputs[0];
+    if (whole->graph_output_uses) std::swap(whole->name, fused->outputs[0]->name);
+    graph.replace_uses(whole, fused->outputs[0]);
+    graph.erase(back);
+    graph.erase(reshape);
+  }
+  return fused;
+}
+
+// BatchNormalization of the rows that a product takes: its scale goes into B's rows, its shift times B into the bias.
+Node* fold_batch_norm_of_rows(Graph& graph, Node* product) {
+  Value *const x = product->inputs[0], *const y = product->outputs[0];
+  Node* const bn = match::made_by(x, "BatchNormalization");
+  const auto w = weighted(product);
+  if (!bn || !w || product->attr_int("transA", 0) || product->attr_int("transBatchA", 0) || match::rank(x) != 2 || x->type.shape[1] != w->k) return nullptr;
+  const auto a = batch_norm(bn, w->k);
+  if (!a) return nullptr;
+  const double alpha = product->attr_float("alpha", 1);
+  std::vector<double> sum(static_cast<size_t>(w->n), 0);
+  const float* const b = w->b->constant.as<float>();
+  for (int64_t k = 0; k < w->k; ++k)
+    for (int64_t j = 0; j < w->n; ++j) sum[static_cast<size_t>(j)] += a->shift[static_cast<size_t>(k)] * b[w->transposed ? j * w->k + k : k * w->n + j];
+  Tensor bias(DType::kFloat, Shape{w->n});
+  for (int64_t j = 0; j < w->n; ++j)
+    bias.as<float>()[j] = static_cast<float>((w->bias ? w->bias->constant.as<float>()[j] : 0) + alpha * sum[static_cast<size_t>(j)]);
+  Node* const fused = with_weights(graph, product, product, scaled(*w, a->scale, {}), std::move(bias));
+  if (!fused) return nullptr;
+  graph.set_input(fused, 0, bn->inputs[0]);
+  if (y->graph_output_uses) std::swap(y->name, fused->outputs[0]->name);
+  graph.replace_uses(y, fused->outputs[0]);
+  graph.erase(product);
+  return fused;  // the normalisation goes when nobody else reads it
+}
+
 // A constant factor for each column goes into B and the bias: the layer scale of vision models.
 Node* fold_column_scale(Graph& graph, Node* product) {
-  Value *const y = product->outputs[0], *const b = product->inputs[1], *const bias = product->input(2);
-  if (product->has("activation") || product->input(3) || product->attr_float("beta", 1) != 1 || product->attr_int("transBatchB", 0)) return nullptr;
+  Value* const y = product->outputs[0];
+  const auto w = weighted(product);
   Node* const mul = match::only_reader(y, "Mul");
-  if (!mul || mul->opset < 7 || match::rank(y) < 2 || !b->is_constant() || match::rank(b) != 2 || !b->has_one_use()) return nullptr;
-  const bool transposed = product->attr_int("transB", 0) != 0;
-  const int64_t rows = b->type.shape[0], n = b->type.shape[transposed ? 0 : 1];
+  if (!w || !mul || mul->opset < 7) return nullptr;
   const Value* const factor = match::other(mul, y);
   const int rank = match::rank(y);
-  if (!factor || !match::is_f32(factor) || !match::is_vector_along(factor, n, rank, rank - 1)) return nullptr;
-  if (bias && (!match::is_f32(bias) || !match::is_vector_along(bias, n, rank, rank - 1))) return nullptr;
+  if (!factor || !match::is_f32(factor) || !match::is_vector_along(factor, w->n, rank, rank - 1)) return nullptr;
   const float* const f = factor->constant.as<float>();
-  Tensor scaled(DType::kFloat, b->type.shape);
-  const int64_t columns = scaled.count() / std::max<int64_t>(rows, 1);
-  const float* from = b->constant.as<float>();
-  float* to = scaled.as<float>();
-  for (int64_t i = 0; i < rows; ++i, from += columns, to += columns)
-    for (int64_t j = 0; j < columns; ++j) to[j] = from[j] * (transposed ? f[i] : f[j]);
-  Tensor shifted;
-  if (bias) {
-    shifted = Tensor(DType::kFloat, bias->type.shape);
-    for (int64_t j = 0; j < n; ++j) shifted.as<float>()[j] = bias->constant.as<float>()[j] * f[j];
+  Tensor b = scaled(*w, {}, factor->constant.doubles()), bias;
+  if (w->bias) {
+    bias = Tensor(DType::kFloat, w->bias->type.shape);
+    for (int64_t j = 0; j < w->n; ++j) bias.as<float>()[j] = w->bias->constant.as<float>()[j] * f[j];
   }
-  // An infinity times the sum is not the sum of its terms' infinities.
-  const auto finite = [](const Tensor& t) {
-    const float* const v = t.as<float>();
-    return std::all_of(v, v + t.count(), [](float x) { return std::isfinite(x); });
-  };
-  if (!finite(scaled) || (bias && !finite(shifted))) return nullptr;
-  const auto constant = [&](Tensor t) {
-    Value* const v = graph.add_constant("", std::move(t));
-    v->name = cat("tiercel_constant_", v->id);
-    return v;
-  };
+  if (!all_finite(b) || (w->bias && !all_finite(bias))) return nullptr;
   Node* const fused = fused_before(graph, product, mul);
-  graph.set_input(fused, 1, constant(std::move(scaled)));
-  if (bias) graph.set_input(fused, 2, constant(std::move(shifted)));
+  graph.set_input(fused, 1, new_constant(graph, std::move(b)));
+  if (w->bias) graph.set_input(fused, 2, new_constant(graph, std::move(bias)));
   take_over(graph, product, mul, fused);
   return fused;
 }
@@ -162,11 +268,11 @@ Node* fold_addend(Graph& graph, Node* product) {
   return fused;
 }
 
-// An activation behind a Reshape of the product goes before it, where it can be folded: exporters flatten rows around Gemm.
+// An activation behind a reshape of the product goes before it, where it can be folded: exporters flatten rows around Gemm.
 void lift_activation(Graph& graph, const Node* product) {
   Value* const y = product->outputs[0];
-  Node* const reshape = match::only_reader(y, "Reshape");
-  if (!reshape || reshape->inputs[0] != y || !reshape->output() || !reshape->outputs[0]->has_one_use() || product->has("activation")) return;
+  Node* const reshape = only_reshape(y);
+  if (!reshape || !reshape->outputs[0]->has_one_use() || product->has("activation")) return;
   Node* const reader = reshape->outputs[0]->uses[0].node;
   if (reshape->outputs[0]->uses[0].index != 0 || reader->outputs.size() != 1 || !reader->output() || !as_activation(*reader)) return;
   std::vector<Value*> inputs = reader->inputs;
@@ -236,10 +342,11 @@ void fuse_matmul(Graph& graph) {
   for (Node* product : products) {
     if (!product->output() || !match::is_f32(product->outputs[0]) || product->inputs.size() < 2) continue;
     if (Node* fused = fold_transpose(graph, product)) product = fused;
-    lift_activation(graph, product);
+    if (Node* fused = fold_batch_norm_of_rows(graph, product)) product = fused;
     for (bool changed = true; changed;) {
       changed = false;
-      for (auto fold : {fold_scale, fold_column_scale, fold_addend, fold_activation})
+      lift_activation(graph, product);
+      for (auto fold : {fold_scale, fold_column_scale, fold_batch_norm, fold_addend, fold_activation})
         if (Node* fused = fold(graph, product)) {
           product = fused;
           changed = true;

@@ -176,3 +176,50 @@ def test_layer_scale_that_is_not_finite_stays(where, tmp_path):
     (got,) = tiercel.InferenceSession(model).run(None, {"x": x})
     assert np.isinf(want).any()
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def norm(b, x, channels, **attributes):
+    parameters = [rand(channels) + 2, rand(channels), rand(channels), np.abs(rand(channels)) + 0.5]
+    return b.op("BatchNormalization", x, *parameters, **attributes)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_batch_norm_around_gemm(bias, transposed, tmp_path):
+    b = Build()
+    weights = rand(7, 9) if transposed else rand(9, 7)
+    y = b.op("Gemm", norm(b, "x", 9), weights, *([rand(7)] if bias else []), transB=transposed, alpha=0.5)
+    y = b.op("Relu", norm(b, y, 7, epsilon=0.01))
+    ops = check(b, {"x": rand(5, 9)}, [y], tmp_path, dynamic=[("x", 0)], exact=False)
+    assert ops == {"FusedMatMul": 1}
+
+
+def test_batch_norm_of_flattened_rows(tmp_path):
+    b = Build()
+    rows = b.op("Reshape", b.op("MatMul", "x", rand(9, 16)), np.array([-1, 16]))
+    y = b.op("HardSwish", b.op("Reshape", norm(b, rows, 16), np.array([2, 5, 16])))
+    rows = b.op("Flatten", b.op("Add", b.op("MatMul", y, rand(16, 9)), rand(9)), axis=2)
+    y = b.op("Add", b.op("Reshape", norm(b, rows, 9), np.array([2, 5, 9])), "x")
+    flat = norm(b, b.op("Reshape", b.op("MatMul", y, rand(9, 4)), np.array([10, 4])), 4)
+    ops = check(b, {"x": rand(2, 5, 9)}, [y, flat], tmp_path, exact=False)
+    assert ops == {"FusedMatMul": 3, "Reshape": 1}
+
+
+def test_batch_norm_that_stays(tmp_path):
+    b = Build()
+    middle = norm(b, b.op("MatMul", "x", rand(9, 5)), 5)          # of the rows, not the columns: 5 of both
+    twice = b.op("MatMul", "m", rand(9, 5))                       # the product is a result too
+    other = norm(b, b.op("Reshape", b.op("MatMul", "m", rand(9, 6)), np.array([-1, 3])), 3)   # no longer its columns
+    shared = b.const(rand(9, 3))
+    pair = [norm(b, b.op("MatMul", "m", shared), 3), b.op("MatMul", "m", shared)]
+    outputs = [middle, twice, norm(b, twice, 5), other, *pair]
+    ops = check(b, {"x": rand(2, 5, 9), "m": rand(4, 9)}, outputs, tmp_path, exact=False)
+    assert ops == {"MatMul": 5, "BatchNormalization": 4, "Reshape": 1}
+
+
+def test_batch_norm_beyond_finite_weights(tmp_path):
+    b = Build()
+    y = b.op("BatchNormalization", b.op("MatMul", "x", np.full((9, 4), 1e38, np.float32)), *[np.full(4, v, np.float32) for v in (9, 0, 0, 1)])
+    x = rand(3, 9) / 100
+    got = tiercel.InferenceSession(b.model({"x": [3, 9]}, [y])).run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, np.tile(x.sum(1, dtype=np.float64)[:, None] * 9e38, 4), rtol=1e-3)
