@@ -89,8 +89,48 @@ void log_softmax_rows(const float* x, int64_t rows, int64_t n, float* y) {
 inline F load_some(const float* p, int64_t left) { return left < kLanes ? load(p, left) : load(p); }
 inline void store_some(float* p, F v, int64_t left) { left < kLanes ? store(p, v, left) : store(p, v); }
 
+// Columns that lie together and are fewer than lanes: registers go over all elements as they lie, lane l of every cols-th register belongs
+// to one column, and only the largest values and the sums are brought together.
+template <bool kLog> void softmax_narrow(const float* x, int64_t count, int64_t cols, float* y) {
+  const F low = set1(-INFINITY);
+  const int64_t period = cols * kLanes;
+  float top[kLanes * kLanes], total[kLanes * kLanes];
+  const auto over = [&](auto f) {  // f(element, place within the period, elements left)
+    for (int64_t i = 0, at = 0; i < count; i += kLanes) {
+      f(i, at, count - i);
+      at = at + kLanes < period ? at + kLanes : 0;
+    }
+  };
+  const auto gather = [&](float* of, auto f) {
+    for (int64_t c = 0; c < cols; ++c) {
+      float v = of[c];
+      for (int64_t i = c + cols; i < period; i += cols) v = f(v, of[i]);
+      for (int64_t i = c; i < period; i += cols) of[i] = v;
+    }
+  };
+  const auto load_low = [&](int64_t i, int64_t left) { return left < kLanes ? load(x + i, left, low) : load(x + i); };
+  for (int64_t c = 0; c < period; c += kLanes) {
+    store(top + c, low);
+    store(total + c, zero());
+  }
+  over([&](int64_t i, int64_t at, int64_t left) { store(top + at, max(load(top + at), load_low(i, left))); });
+  gather(top, [](float a, float b) { return a > b ? a : b; });
+  over([&](int64_t i, int64_t at, int64_t left) {
+    const F e = exp_negative(load_low(i, left) - load(top + at));
+    store(total + at, load(total + at) + e);
+    if (!kLog) store_some(y + i, e, left);
+  });
+  gather(total, [](float a, float b) { return a + b; });
+  for (int64_t c = 0; c < period; c += kLanes) store(total + c, kLog ? log(load(total + c)) : set1(1.0f) / load(total + c));
+  over([&](int64_t i, int64_t at, int64_t left) {
+    const F v = load_some((kLog ? x : y) + i, left);
+    store_some(y + i, kLog ? (v - load(top + at)) - load(total + at) : v * load(total + at), left);
+  });
+}
+
 // Largest values and sums of a strip stay in L1 while the rows pass three times.
 template <bool kLog> void softmax_columns(const float* x, int64_t n, int64_t stride, int64_t cols, float* y) {
+  if (cols == stride && cols < kLanes) return softmax_narrow<kLog>(x, n * cols, cols, y);
   float top[kSoftmaxStrip], total[kSoftmaxStrip];
   for (int64_t c = 0; c < cols; c += kLanes) {
     store(top + c, set1(-INFINITY));
