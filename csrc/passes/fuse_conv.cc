@@ -234,15 +234,24 @@ bool fold_activation(Graph& graph, Node* conv) {
   return true;
 }
 
-}  // namespace
-
-void fuse_conv(Graph& graph) {
+std::vector<Node*> convs_of(const Graph& graph) {
   std::vector<Node*> convs;
   for (const auto& n : graph.nodes())
-    if (is_conv(n.get())) convs.push_back(n.get());
-  for (Node* conv : convs) {
-    if (!conv->output() || !match::is_f32(conv->outputs[0]) || conv->inputs.size() < 2) continue;
+    if (is_conv(n.get()) && n->output() && match::is_f32(n->outputs[0]) && n->inputs.size() >= 2) convs.push_back(n.get());
+  return convs;
+}
+
+}  // namespace
+
+void fold_into_conv(Graph& graph) {
+  for (Node* conv : convs_of(graph)) {
     fold_padding(graph, conv);
+    while (fold_affine(graph, conv)) {}
+  }
+}
+
+void fuse_conv(Graph& graph) {
+  for (Node* conv : convs_of(graph)) {
     for (bool changed = true; changed;) {
       changed = fold_affine(graph, conv);
       if (Node* fused = fold_residual(graph, conv)) {

@@ -15,4 +15,11 @@ void fuse_conv(Graph& graph);
 // too large to stay in L2. Runs after the layout is chosen.
 void fuse_depthwise(Graph& graph);
 
+// The first two lines of these alone.
+void fold_into_conv(Graph& graph);
+
+// Conv(x) + Conv(x), Conv(x) + BatchNormalization(x) of one stride and grouping, with constant weights: one Conv whose kernel is their sum, where
+// the smaller kernel looks at pixels of the larger one's. The branches of networks that are trained so (RepVGG, MobileOne).
+void merge_branches(Graph& graph);
+
 }  // namespace tiercel

@@ -44,6 +44,8 @@ constexpr Pass kPasses[] = {
     {"fuse_attention", 2, fuse_attention},
     {"simplify_shapes", 1, simplify_shapes},  // extents that scores and masks hid are known now
     {"attention_heads", 2, attention_heads},
+    {"fold_into_conv", 2, fold_into_conv},
+    {"merge_branches", 2, merge_branches},
     {"fuse_conv", 2, fuse_conv},
     {"subpixel", 2, subpixel},
     {"fuse_matmul", 2, fuse_matmul},

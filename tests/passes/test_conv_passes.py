@@ -233,3 +233,33 @@ def test_split_into_any_channel_counts_stays_blocked(parts, tmp_path):
     ops = check(b, {"x": rand(2, 9, 6, 5)}, [y, z], tmp_path)
     assert ops["Split"] == 1
     assert ops["Reorder"] == 3  # of x, y and z
+
+
+@pytest.mark.parametrize("group", [1, 2, 6])
+@pytest.mark.parametrize("dims", [1, 2])
+def test_branches_become_one_convolution(group, dims, tmp_path):
+    b = Build()
+    wide = b.bn(b.conv("x", 6, 6, 3, group=group, dims=dims, bias=False), 6)
+    y = b.op("Add", b.op("Add", b.conv("x", 6, 6, 1, group=group, dims=dims), b.bn("x", 6)), wide)
+    y = b.op("Relu", y)
+    y = b.op("Add", b.conv(y, 6, 12, 5, dims=dims, strides=[2] * dims), b.bn(b.conv(y, 6, 12, 1, dims=dims, strides=[2] * dims), 12))
+    inputs = {"x": rand(2, 6, *[11, 8][:dims])}
+    ops = check(b, inputs, [y], tmp_path, dynamic={("x", 0): "n", ("x", 2): "h"})
+    assert ops["Conv"] == 2 and not ops["Add"] and not ops["BatchNormalization"]
+
+
+def test_branches_that_stay_apart(tmp_path):
+    b = Build()
+    two = lambda p, q: b.op("Add", p, q)  # noqa: E731
+    shared = b.conv("x", 6, 6, 1)
+    outputs = [
+        two(b.conv("x", 6, 6, 3, pads=[0, 2, 2, 0]), b.conv("x", 6, 6, 1)),                        # to the side, within the kernel: one it is
+        two(b.conv("x", 6, 6, 3, dilations=[2, 2], pads=[2] * 4), b.conv("x", 6, 6, 1)),           # dilated
+        two(b.conv("x", 6, 6, 3), b.conv("x", 6, 6, 3, group=2)),                                  # of other groups
+        two(b.op("Conv", "x", rand(6, 6, 1, 3), pads=[0, 1, 0, 1]), b.op("Conv", "x", rand(6, 6, 3, 1), pads=[1, 0, 1, 0])),  # neither holds the other
+        two(b.conv("x", 6, 6, 3), b.conv("z", 6, 6, 1)),                                           # of other images
+        two(b.conv("x", 6, 6, 3), shared), shared,                                                 # read elsewhere
+        two(b.conv("x", 6, 6, 3), b.conv("x", 6, 1, 1)),                                           # broadcast
+    ]
+    ops = check(b, {"x": rand(1, 6, 9, 7), "z": rand(1, 6, 9, 7)}, outputs, tmp_path)
+    assert ops["Conv"] == 1 + 2 * 6
