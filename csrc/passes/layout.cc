@@ -138,15 +138,20 @@ Form pad(const Node& n) {
   return spatial(n);
 }
 
-Form reduce(const Node& n) {
-  if (!n.attr_int("keepdims", 1)) return {};
+// The axes of a reduction over spatial ones alone; else empty.
+std::vector<int64_t> spatial_axes(const Node& n) {
   std::vector<int64_t> axes = n.attr_ints("axes");
   if (const Value* v = n.input(1)) {
     if (!v->is_constant()) return {};
     axes = v->constant.ints();
   }
-  if (axes.empty()) return {};
-  for (int64_t a : axes) if (normalize_axis(a, match::rank(n.inputs[0])) < 2) return {};
+  for (int64_t& a : axes)
+    if ((a = normalize_axis(a, match::rank(n.inputs[0]))) < 2) return {};
+  return axes;
+}
+
+Form reduce(const Node& n) {
+  if (!n.attr_int("keepdims", 1) || spatial_axes(n).empty()) return {};
   return spatial(n);
 }
 
@@ -184,6 +189,33 @@ Form blocked_form(const Node& n) {
   for (const Rule& r : kRules)
     if (n.op_type == r.op) return r.form(n);
   return {};
+}
+
+// Reductions of images keep their axes, which a Squeeze takes away: so they work on blocks.
+void keep_axes(Graph& graph) {
+  std::vector<Node*> reductions;
+  for (const auto& n : graph.nodes())
+    if (n->op_type.starts_with("Reduce") && n->domain.empty() && n->output() && !n->attr_int("keepdims", 1)) reductions.push_back(n.get());
+  for (Node* n : reductions) {
+    Value* const y = n->outputs[0];
+    if (!can_block(n->inputs[0]) || !y->type.ranked) continue;
+    const std::vector<int64_t> axes = spatial_axes(*n);
+    if (axes.empty()) continue;
+    Type type = n->inputs[0]->type;
+    for (int64_t a : axes) type.shape[static_cast<int>(a)] = 1;
+    Value* const kept = graph.emit(n->op_type, "", n->opset, n->inputs, type, n);
+    kept->producer->name = n->name;
+    kept->producer->attributes = n->attributes;
+    kept->producer->set("keepdims", int64_t{1});
+    Tensor list(DType::kInt64, Shape{static_cast<int64_t>(axes.size())});
+    std::copy(axes.begin(), axes.end(), list.as<int64_t>());
+    Value* const list_value = graph.add_constant("", std::move(list));
+    list_value->name = cat("tiercel_axes_", list_value->id);
+    Value* const squeezed = graph.emit("Squeeze", "", 13, {kept, list_value}, y->type, n);
+    if (y->graph_output_uses) std::swap(y->name, squeezed->name);
+    graph.replace_uses(y, squeezed);
+    graph.erase(n);
+  }
 }
 
 // ---- The rewrite
@@ -259,7 +291,10 @@ class Rewrite {
 
 }  // namespace
 
-void layout(Graph& graph) { Rewrite(graph).run(); }
+void layout(Graph& graph) {
+  keep_axes(graph);
+  Rewrite(graph).run();
+}
 
 void allow_winograd(Graph& graph) {
   for (const auto& n : graph.nodes()) {

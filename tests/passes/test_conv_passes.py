@@ -263,3 +263,15 @@ def test_branches_that_stay_apart(tmp_path):
     ]
     ops = check(b, {"x": rand(1, 6, 9, 7), "z": rand(1, 6, 9, 7)}, outputs, tmp_path)
     assert ops["Conv"] == 1 + 2 * 6
+
+
+@pytest.mark.parametrize("reduce", ["ReduceMean", "ReduceMax", "ReduceL2"])
+def test_reductions_that_drop_axes_stay_blocked(reduce, tmp_path):
+    b = Build()
+    y = b.conv("x", 3, 20, 3)
+    rows = b.op(reduce, b.conv(y, 20, 24, 1), axes=[3], keepdims=0)
+    pooled = b.op(reduce, y, axes=[-1, 2], keepdims=0)
+    gate = b.op("Sigmoid", b.op("Gemm", pooled, rand(20, 20), rand(20)))
+    y = b.conv(b.op("Mul", y, b.op("Unsqueeze", gate, np.array([2, 3]))), 20, 5, 1)
+    ops = check(b, {"x": rand(2, 3, 9, 8)}, [y, rows, pooled], tmp_path, dynamic={("x", 0): "n", ("x", 2): "h"})
+    assert ops["Reorder"] == 3, ops  # the results and what is left of the reduced image
