@@ -6,6 +6,23 @@
 namespace tiercel {
 namespace {
 
+// Short runs of memory, in pieces of 16 bytes of which the last two may overlap.
+inline void copy_run(char* to, const char* from, int64_t bytes) {
+  if (bytes < 16 || bytes > 256) {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+    return;
+  }
+  for (int64_t i = 0; i + 16 < bytes; i += 16) std::memcpy(to + i, from + i, 16);
+  std::memcpy(to + bytes - 16, from + bytes - 16, 16);
+}
+inline void fill_run(char* to, const char* value, int bytes, int64_t n) {
+  if (bytes != 4 || n < 4 || n > 64) return fill_tile(to, value, bytes, n);
+  char four[16];
+  for (int i = 0; i < 16; i += 4) std::memcpy(four + i, value, 4);
+  for (int64_t i = 0; i + 4 < n; i += 4) std::memcpy(to + 4 * i, four, 16);
+  std::memcpy(to + 4 * n - 16, four, 16);
+}
+
 constexpr int64_t kShortRun = 64;  // patterns with shorter runs are gathered
 
 template <class T> void fill_as(void* to, const void* value, int64_t n) {
@@ -197,8 +214,8 @@ void Loops::gather(const Operand& o, const char* base, const Tile& tile, char* t
   for (int64_t done = 0; done < tile.n;) {
     const int64_t n = std::min(extent_[last] - index[last], tile.n - done);
     const char* from = base + offset * o.bytes;
-    if (o.stride[last]) std::memcpy(to, from, static_cast<size_t>(n * o.bytes));
-    else fill_tile(to, from, o.bytes, n);
+    if (o.stride[last]) copy_run(to, from, n * o.bytes);
+    else fill_run(to, from, o.bytes, n);
     to += n * o.bytes;
     done += n;
     index[last] += n;

@@ -420,3 +420,10 @@ def test_bit_cast():
 def test_errors(op, inputs, attrs, message):
     with pytest.raises(Exception, match=message):
         evaluate(one_node(op, inputs, attrs)[0], inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "int8"])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 14, 16, 17, 33, 63, 65])
+def test_short_runs_of_both_operands(dtype, n):
+    a, b = np.arange(6 * n).reshape(2, 3, n, 1) % 60, np.arange(6 * n).reshape(2, 3, 1, n) % 50
+    check("Add", [a.astype(dtype), b.astype(dtype)], opset=14)
