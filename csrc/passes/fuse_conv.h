@@ -15,7 +15,7 @@ void fuse_conv(Graph& graph);
 // too large to stay in L2. Runs after the layout is chosen.
 void fuse_depthwise(Graph& graph);
 
-// The first two lines of these alone.
+// Of what fuse_conv does, the padding and the affine maps alone.
 void fold_into_conv(Graph& graph);
 
 // Conv(x) + Conv(x), Conv(x) + BatchNormalization(x) of one stride and grouping, with constant weights: one Conv whose kernel is their sum, where
