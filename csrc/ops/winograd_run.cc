@@ -146,7 +146,21 @@ class WinogradConv final : public Kernel {
                            clamp ? nullptr : &activation, static_cast<int>(std::min(kBlock, problem.outputs - block * kBlock))};
     std::array<int64_t, kChunk> odd;
     const int64_t n = winograd().output(shape, o, first, last, odd.data());
-    for (int64_t i = 0; i < n; ++i) direct(x, panel, block, image, o, odd[static_cast<size_t>(i)]);
+    if (n == 0) return;
+    const std::vector<float> g = kernels(panel, block);
+    for (int64_t i = 0; i < n; ++i) direct(x, g.data(), image, o, odd[static_cast<size_t>(i)]);
+  }
+
+  // The kernels from all channels to a block of outputs, [channel][9][16], out of their frequencies.
+  std::vector<float> kernels(int64_t panel, int64_t block) const {
+    const int64_t first = (block - panel_begin(panel)) * kBlock;
+    std::vector<float> g(static_cast<size_t>(problem.channels * 9 * kBlock)), u(static_cast<size_t>(shape.frequencies() * kBlock));
+    for (int64_t c = 0; c < problem.channels; ++c) {
+      for (int f = 0; f < shape.frequencies(); ++f)
+        for (int64_t l = 0; l < kBlock; ++l) u[static_cast<size_t>(f * kBlock + l)] = weight(panel, f, c, first + l);
+      winograd_kernels_of(shape.tile, u.data(), kBlock, &g[static_cast<size_t>(c * 9 * kBlock)]);
+    }
+    return g;
   }
 
   // Frequency f of the kernel from channel c to output `column` of a panel, where pack_b put it.
@@ -157,14 +171,11 @@ class WinogradConv final : public Kernel {
   }
 
   // A tile with an infinity, NaN or huge value, by the definition: it reaches the pixels alone whose windows hold it.
-  void direct(const float* x, int64_t panel, int64_t block, int64_t image, const WinogradOutput& o, int64_t tile) const {
+  void direct(const float* x, const float* g, int64_t image, const WinogradOutput& o, int64_t tile) const {
     const int64_t m = shape.tile, i0 = tile / shape.tiles[1] * m, j0 = tile % shape.tiles[1] * m;
-    const int64_t rows = std::min(m, shape.out[0] - i0), columns = std::min(m, shape.out[1] - j0), first = (block - panel_begin(panel)) * kBlock;
-    std::vector<float> sums(static_cast<size_t>(rows * columns * kBlock), 0.0f), g(9 * kBlock), u(static_cast<size_t>(shape.frequencies() * kBlock));
-    for (int64_t c = 0; c < problem.channels; ++c) {
-      for (int f = 0; f < shape.frequencies(); ++f)
-        for (int64_t l = 0; l < kBlock; ++l) u[static_cast<size_t>(f * kBlock + l)] = weight(panel, f, c, first + l);
-      winograd_kernels_of(shape.tile, u.data(), kBlock, g.data());
+    const int64_t rows = std::min(m, shape.out[0] - i0), columns = std::min(m, shape.out[1] - j0);
+    std::array<float, 16 * kBlock> sums{};
+    for (int64_t c = 0; c < problem.channels; ++c, g += 9 * kBlock) {
       const float* const from = x_block(x, image, c / kBlock) + c % kBlock;
       for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < columns; ++j)
@@ -172,7 +183,8 @@ class WinogradConv final : public Kernel {
             const int64_t h = i0 + i - shape.pad[0] + k / 3, w = j0 + j - shape.pad[1] + k % 3;
             if (h < 0 || w < 0 || h >= shape.in[0] || w >= shape.in[1]) continue;
             const float value = from[(h * shape.in[1] + w) * kBlock];
-            for (int64_t l = 0; l < kBlock; ++l) sums[static_cast<size_t>((i * columns + j) * kBlock + l)] += value * g[static_cast<size_t>(k * kBlock + l)];
+            float* const sum = &sums[static_cast<size_t>((i * columns + j) * kBlock)];
+            for (int64_t l = 0; l < kBlock; ++l) sum[l] += value * g[k * kBlock + l];
           }
     }
     for (int64_t i = 0; i < rows; ++i)

@@ -132,8 +132,17 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
           for (int r = 0; r < R; ++r) __builtin_prefetch(tile.x[r] + off + R * s.x_pixel, 0, 3);
         }
         if constexpr (kBorder) {
+          bool any = false;
 #pragma GCC unroll 16
-          for (int r = 0; r < R; ++r) p[r] = inside(s, tile.at[r], s.tap + 3 * k) ? tile.x[r] + off : kZeros;
+          for (int r = 0; r < R; ++r) {
+            const bool in = inside(s, tile.at[r], s.tap + 3 * k);
+            any |= in;
+            p[r] = in ? tile.x[r] + off : kZeros;
+          }
+          if (!any) {  // a tap in the padding of all pixels: wide dilations, few planes of depth
+            w += n * V * kLanes;
+            continue;
+          }
           off = 0;
         }
         for (const int64_t end = off + n; off != end; off += 4) {

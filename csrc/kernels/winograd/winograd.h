@@ -15,9 +15,9 @@
 namespace tiercel {
 
 inline constexpr int kWinogradBlock = 16;  // channels of a block, as kChannelBlock
-// Rounding errors are those of a tile's largest sum. Beyond this one, where an infinity, NaN or a huge value that stands for one must be at
-// work, they would drown the rest of the tile.
-inline constexpr float kWinogradMost = 1e8f;
+// Rounding errors are those of a tile's largest sum. Beyond this one, where a huge value that stands for an infinity may be at work, sums of a
+// channel that are this many times smaller than its largest are taken for drowned by it. (Where all values are huge, few are.)
+inline constexpr float kWinogradMost = 1e8f, kWinogradContrast = 16384;
 
 // Height and width. Tiles are counted in row-major order within an image; those at the end may reach past the output.
 struct WinogradShape {
@@ -46,8 +46,8 @@ struct WinogradKernels {
   void (*weights)(int tile, const float* w, int64_t outputs, int64_t channels, float* u, int64_t u_step, int64_t u_row);
   // v[f * v_step + (t - first) * v_row + lane] = (B^T d B)_f of tiles [first, last) of one block of 16 channels at x.
   void (*input)(const WinogradShape& shape, const float* x, int64_t first, int64_t last, float* v, int64_t v_step, int64_t v_row);
-  // Tiles [first, last) of one block of outputs; o.m is that of tile `first`. Tiles with a sum that is NaN or beyond kWinogradMost are left
-  // alone and listed in `odd` (room for last - first). Returns how many.
+  // Tiles [first, last) of one block of outputs; o.m is that of tile `first`. Tiles with sums that are not finite, or drowned by one
+  // beyond kWinogradMost, are left alone and listed in `odd` (room for last - first). Returns how many.
   int64_t (*output)(const WinogradShape& shape, const WinogradOutput& o, int64_t first, int64_t last, int64_t* odd);
 };
 TIERCEL_KERNEL_TABLE(WinogradKernels, winograd)

@@ -1,5 +1,7 @@
 #include "kernels/winograd/winograd.h"
 
+#include <cmath>
+
 #include "simd/activation.h"
 
 namespace tiercel::TIERCEL_ISA {
@@ -147,7 +149,7 @@ void input(const WinogradShape& s, const float* x, int64_t first, int64_t last, 
   (s.tile == 4 ? input_of<4> : input_of<2>)(s, x, first, last, v, v_step, v_row);
 }
 
-// The sums of one tile, kLanes of its channels, into `y` [m][m][kBlock]; false when one is beyond kWinogradMost or NaN. Every frequency is
+// The sums of one tile, kLanes of its channels, into `y` [m][m][kBlock]; false when one may be beyond kWinogradMost or NaN. Every frequency is
 // part of one of the four corners at least.
 template <int m> inline bool output_tile(const float* s, int64_t step, float* y) {
   constexpr int n = m + 2;
@@ -174,6 +176,22 @@ template <int m> inline bool output_tile(const float* s, int64_t step, float* y)
   return within;
 }
 
+// Of sums [m][m][kBlock] some of which are large: is one not finite, or drowned?
+template <int m> bool drowned(const float* sums) {
+  bool bad = false;
+  for (int lane = 0; lane < kBlock; lane += kLanes) {
+    F least = abs(load(sums + lane)), most = least;
+    for (int i = 0; i < m * m; ++i) {
+      const F a = abs(load(sums + i * kBlock + lane));
+      bad |= !all(lt(a, set1(INFINITY)));  // NaN is not less
+      least = min(least, a);
+      most = max(most, a);
+    }
+    bad |= !all(lt(most, set1(kWinogradMost)) | lt(most, least * set1(kWinogradContrast)));
+  }
+  return bad;
+}
+
 template <int m> int64_t output_of(const WinogradShape& s, const WinogradOutput& o, int64_t first, int64_t last, int64_t* odd) {
   const int64_t y_row = s.out[1] * kBlock;
   const F low = set1(o.low), high = set1(o.high);
@@ -185,7 +203,7 @@ template <int m> int64_t output_of(const WinogradShape& s, const WinogradOutput&
     const float* const from = o.m + (t - first) * o.m_row;
     bool within = true;
     for (int lane = 0; lane < kBlock; lane += kLanes) within &= output_tile<m>(from + lane, o.m_step, sums + lane);
-    if (!within) {
+    if (!within && drowned<m>(sums)) {
       odd[count++] = t;
       continue;
     }
