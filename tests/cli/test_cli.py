@@ -323,6 +323,8 @@ def test_profile(capsys: pytest.CaptureFixture[str], mlp: str, tmp_path: Path) -
         assert {"name", "ts", "pid", "tid"} <= set(event)
     rows = json.loads(log.read_text())
     assert rows["peak_gflops"] > 0
+    assert rows["memory"]["programs"] == 1
+    assert rows["memory"]["arena"] >= rows["memory"]["live_bound"]
     assert sum(r["seconds"] for r in rows["rows"]) > 0
     assert any(r["gflops"] > 0 for r in rows["rows"])
     code, out, _ = run(capsys, "profile", mlp, "--by", "operator", "--runs", "1", "--top", "1")

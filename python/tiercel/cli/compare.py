@@ -22,6 +22,7 @@ from tiercel.cli.text import duration, table
 
 ENGINES = ("tiercel", "onnxruntime", "openvino")
 _MEASURE = Path(__file__).with_name("measure.py")
+PROGRAMS: dict[str, Path] = {}  # of engines beyond ENGINES: programs with measure.py's arguments and result
 
 
 class MeasurementError(Exception):
@@ -47,7 +48,8 @@ def measure(
     engine: str, model: str | Path, inputs: Path, threads: int, seconds: float, save: Path | None = None
 ) -> dict[str, float]:
     """One measurement in a process of its own: the dict that measure.py prints. Raises ``MeasurementError``."""
-    arguments = [sys.executable, _MEASURE, engine, model, inputs, threads, seconds, *([save] if save else [])]
+    program = PROGRAMS.get(engine, _MEASURE)
+    arguments = [sys.executable, program, engine, model, inputs, threads, seconds, *([save] if save else [])]
     done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
     if done.returncode == 0:
         row: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -173,7 +175,7 @@ def environment() -> dict[str, str]:
     from importlib import metadata
 
     found = {}
-    for engine in ENGINES:
+    for engine in (*ENGINES, *PROGRAMS):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[engine] = metadata.version(engine)
     found["python"] = ".".join(map(str, sys.version_info[:3]))

@@ -141,7 +141,7 @@ def main(args: argparse.Namespace) -> int:
         write_trace(args.trace, events)
         print(f"\nwrote {args.trace}: open it in https://ui.perfetto.dev or chrome://tracing")
     if args.json:
-        _write_json(args, rows, runs, peak, threads, wall)
+        _write_json(args, rows, runs, peak, threads, wall, session.memory())
     return 0
 
 
@@ -153,10 +153,16 @@ def _place(by: str, row: Row | None = None, runs: int = 1) -> list[str]:
 
 
 def _write_json(
-    args: argparse.Namespace, rows: list[Row], runs: list[int], peak: float, threads: int, wall: float
+    args: argparse.Namespace,
+    rows: list[Row],
+    runs: list[int],
+    peak: float,
+    threads: int,
+    wall: float,
+    memory: dict[str, int],
 ) -> None:
     document = {
-        "model": args.model, "threads": threads, "peak_gflops": peak, "median_s": wall,
+        "model": args.model, "threads": threads, "peak_gflops": peak, "median_s": wall, "memory": memory,
         "rows": [
             {
                 "node": r.node, "operator": r.op, "kernel": r.kernel, "output": r.shape, "seconds": r.median(runs),
