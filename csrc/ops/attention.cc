@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <tuple>
+#include <utility>
 
 #include "base/memory.h"
 #include "kernels/attention/attention.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/transpose/transpose.h"
 #include "ops/registry.h"
 
 namespace tiercel {
@@ -76,17 +78,147 @@ struct Plan {
   int64_t batch, heads, groups, rows, keys, depth, out_depth;
   Strides q, k, v, y;
   int64_t mask_batch = 0, mask_head = 0, mask_row = 0, mask_col = 0;
-  float scale = 1;
+  float scale = 1, cap = 0;
   bool nan_to_zero = false;
-  int64_t block = 1;       // rows of Q of one task
+  bool direct = false;     // few rows: K is read where it lies
+  bool skips = false;      // masked blocks of keys may be left out
+  int64_t task_rows = 1;   // rows of Q of one task
+  int64_t key_block = 1, key_blocks = 1;
   int64_t score_row = 0;   // floats between rows of scores
   int64_t key_floats = 0;  // of one packed head of K
-  int64_t at_scores = 0, scratch = 0;  // workspace: packed keys, then each thread's scores and row factors
+  int64_t at_reach = 0, at_scores = 0, scratch = 0;  // workspace: packed keys, the reach of their blocks, then of each thread: scores and what belongs to rows
 };
+
+// Rows that meet a block of keys at a time: their scores stay in L1, while the block stays in L2 for all rows of a task.
+constexpr int64_t kRows = 24, kKeys = 256;
+constexpr int64_t kFewRows = 8;  // with fewer, packing K costs more than it gives
+constexpr float kLow = -1e30f;   // masks below leave no weight beside any score that is not masked
+
+// What a masked block has to be left out: magnitudes of its keys bound its scores, and no value of it may be infinite or NaN, for
+// 0 * inf is NaN.
+float reach(const Plan& p, const float* k, const float* v, int64_t keys) {
+  const float of_keys = attention().magnitude(k, p.k.row, keys, p.depth), of_values = attention().magnitude(v, p.v.row, keys, p.out_depth);
+  return std::isfinite(of_values) ? of_keys : INFINITY;
+}
+
+// Rows `first` to `first + rows` of a head, at most kRows.
+class Rows {
+ public:
+  Rows(const Plan& plan, int64_t count, float* scratch) : p(plan), rows(count), scores(scratch) {
+    most_ = scores + kRows * p.score_row;
+    sum_ = most_ + kRows;
+    factor_ = sum_ + kRows;
+    std::fill_n(most_, rows, -INFINITY);
+    std::fill_n(sum_, rows, 0.0f);
+  }
+
+  const Plan& p;
+  int64_t rows;
+  float* scores;
+  const float *q = nullptr, *k = nullptr, *v = nullptr, *mask = nullptr, *reach = nullptr;
+  float* y = nullptr;
+
+  void run() {
+    const bool skips = p.skips && mask;
+    for (int64_t b = 0; b < p.key_blocks; ++b) if (!skips || !masked(b)) block(b);
+    for (int64_t b = 0; skips && b < p.key_blocks; ++b) if (masked(b) && !weightless(b)) block(b);
+    if (!begun_) return empty();
+    for (int64_t i = 0; i < rows; ++i) factor_[i] = 1 / sum_[i];
+    attention().scale_rows(y, p.y.row, rows, p.out_depth, factor_);
+    if (p.nan_to_zero) for (int64_t i = 0; i < rows; ++i) if (!(sum_[i] > 0)) std::fill_n(y + i * p.y.row, p.out_depth, 0.0f);
+  }
+
+ private:
+  void empty() { for (int64_t i = 0; i < rows; ++i) std::fill_n(y + i * p.y.row, p.out_depth, 0.0f); }  // a sum over no keys
+  int64_t keys_of(int64_t b) const { return std::min(p.key_block, p.keys - b * p.key_block); }
+  bool masked(int64_t b) const {
+    return attention().all_below(mask + b * p.key_block * p.mask_col, p.mask_row, p.mask_col, p.mask_row ? rows : 1, keys_of(b), kLow);
+  }
+  // Are all weights of a masked block zero, whatever its scores?
+  bool weightless(int64_t b) const {
+    const double bound = p.cap > 0 ? p.cap : std::fabs(double{p.scale}) * static_cast<double>(p.depth) * attention().magnitude(q, p.q.row, rows, p.depth) * reach[b];
+    if (!(bound < -0.1 * kLow) || std::isinf(reach[b])) return false;
+    return std::all_of(most_, most_ + rows, [](float m) { return m > 0.1f * kLow; });
+  }
+
+  void block(int64_t b) {
+    const int64_t first = b * p.key_block;
+    const float *keys = k + first * (p.direct ? p.k.row : p.depth), *values = v + first * p.v.row, *weights = scores;
+    GemmArgs g;
+    g.m = rows;
+    g.n = keys_of(b);
+    g.k = p.depth;
+    g.a = &q;
+    g.a_row = p.q.row;
+    g.b = &keys;
+    g.b_row = p.direct ? p.k.row : 0;
+    g.c = scores;
+    g.c_row = p.score_row;
+    p.direct ? gemm().dot(g) : gemm().gemm(g);
+    AttentionBlock s{scores, p.score_row, rows, g.n, p.scale, p.cap, mask ? mask + first * p.mask_col : nullptr, p.mask_row, p.mask_col, most_, sum_, factor_};
+    const bool changed = attention().weights(s);
+    if (changed && begun_) attention().scale_rows(y, p.y.row, rows, p.out_depth, factor_);
+    GemmArgs out;
+    out.m = rows;
+    out.n = p.out_depth;
+    out.k = g.n;
+    out.a = &weights;
+    out.a_row = p.score_row;
+    out.b = &values;
+    out.b_row = p.v.row;
+    out.c = y;
+    out.c_row = p.y.row;
+    out.accumulate = std::exchange(begun_, true);
+    gemm().gemm(out);
+  }
+
+  float *most_, *sum_, *factor_;
+  bool begun_ = false;
+};
+
+// One head of K, [keys, depth], in the packing of its transpose.
+void pack_keys(const Plan& p, const float* k, int64_t first, int64_t last, float* packed) {
+  const int64_t panel = gemm().panel;
+  for (int64_t j = first; j < last; j += panel) {
+    const int64_t columns = std::min(panel, p.keys - j), width = round_up(columns, gemm().lanes);
+    float* const to = packed + p.depth * j;
+    transpose_kernels().plane[2](k + j * p.k.row, p.k.row, to, width, columns, p.depth);
+    for (int64_t i = 0; columns < width && i < p.depth; ++i) std::fill(to + i * width + columns, to + (i + 1) * width, 0.0f);
+  }
+}
+
+void run(const Plan& p, const Args& a, Worker& w) {
+  const float *Q = a.in<float>(0), *K = a.in<float>(1), *V = a.in<float>(2), *mask = a.in<float>(3);
+  float *y = a.out<float>(0), *packed = a.workspace<float>(), *reaches = packed + p.at_reach, *scratch = packed + p.at_scores + w.index() * p.scratch;
+  if (!p.direct) {
+    w.parallel_for(p.batch * p.groups * p.key_blocks, 1, [&](int64_t task, int64_t) {
+      const int64_t b = task % p.key_blocks, i = task / p.key_blocks, first = b * p.key_block, last = std::min(first + p.key_block, p.keys);
+      const float* const k = K + p.k.at(i / p.groups, i % p.groups);
+      pack_keys(p, k, first, last, packed + i * p.key_floats);
+      if (p.skips) reaches[task] = reach(p, k + first * p.k.row, V + p.v.at(i / p.groups, i % p.groups) + first * p.v.row, last - first);
+    });
+    w.barrier();
+  }
+  const int64_t blocks = ceil_div(p.rows, p.task_rows);
+  w.parallel_for(p.batch * p.heads * blocks, 1, [&](int64_t task, int64_t) {
+    const int64_t head = task / blocks % p.heads, batch = task / blocks / p.heads, group = head / (p.heads / p.groups);
+    const int64_t begin = task % blocks * p.task_rows, end = std::min(begin + p.task_rows, p.rows);
+    for (int64_t first = begin; first < end; first += kRows) {
+      Rows rows(p, std::min(kRows, end - first), scratch);
+      rows.q = Q + p.q.at(batch, head) + first * p.q.row;
+      rows.k = p.direct ? K + p.k.at(batch, group) : packed + (batch * p.groups + group) * p.key_floats;
+      rows.v = V + p.v.at(batch, group);
+      rows.mask = mask ? mask + batch * p.mask_batch + head * p.mask_head + first * p.mask_row : nullptr;
+      rows.reach = reaches + (batch * p.groups + group) * p.key_blocks;
+      rows.y = y + p.y.at(batch, head) + first * p.y.row;
+      rows.run();
+    }
+  });
+}
 
 void prepare(PrepareContext& ctx) {
   const Order qi = order_of(ctx.node, "q_layout"), ki = order_of(ctx.node, "k_layout"), vi = order_of(ctx.node, "v_layout"),
-             yi = order_of(ctx.node, "y_layout");
+              yi = order_of(ctx.node, "y_layout");
   const Shape q = logical(ctx.shape(0), qi), k = logical(ctx.shape(1), ki), v = logical(ctx.shape(2), vi);
   const Shape y = logical(ctx.out_shape(0), yi);
   Plan p{y[0], y[1], k[1], y[2], k[2], q[3], v[3], Strides(ctx.shape(0), qi), Strides(ctx.shape(1), ki), Strides(ctx.shape(2), vi),
@@ -94,6 +226,7 @@ void prepare(PrepareContext& ctx) {
   if (y[1] != q[1]) p.q.head = 0;
   if (y[2] != q[2]) p.q.row = 0;
   p.scale = ctx.node.attr_float("scale", 1.0f / std::sqrt(static_cast<float>(std::max<int64_t>(p.depth, 1))));
+  p.cap = std::max(ctx.node.attr_float("softcap", 0), 0.0f);
   p.nan_to_zero = ctx.node.attr_int("nan_to_zero", 0) != 0;
   if (ctx.has_input(3)) {
     const Shape& m = ctx.shape(3);
@@ -105,58 +238,29 @@ void prepare(PrepareContext& ctx) {
     }
     if (p.keys == 1) p.mask_col = 0;
   }
-  constexpr int64_t kScoreFloats = 48 << 10;  // a task's scores: a part of L2
-  p.block = std::clamp<int64_t>(kScoreFloats / std::max<int64_t>(p.keys, 1) / 12 * 12, 12, 96);
-  p.block = ceil_div(p.rows, std::max<int64_t>(ceil_div(p.rows, p.block), 1));  // blocks as even as can be
-  p.block = std::max<int64_t>(p.block, 1);
-  p.score_row = round_up(p.keys, 16);
-  p.key_floats = round_up(gemm_packed_floats(gemm(), p.depth, p.keys), 16);
-  p.at_scores = p.batch * p.groups * p.key_floats;
-  p.scratch = p.block * p.score_row + round_up(p.block, 16);
+  if (p.rows == 1 && p.heads > p.groups) {  // the queries of a group are rows of one product
+    p.rows = p.heads / p.groups;
+    p.heads = p.groups;
+    p.q.row = std::exchange(p.q.head, p.q.head * p.rows);
+    p.y.row = std::exchange(p.y.head, p.y.head * p.rows);
+    p.mask_row = std::exchange(p.mask_head, p.mask_head * p.rows);
+  }
+  p.direct = p.rows < kFewRows;
+  p.skips = ctx.has_input(3) && !p.direct;
+  const int64_t tasks = std::max<int64_t>(ceil_div(p.rows, 4 * kRows), 1);
+  p.task_rows = std::max<int64_t>(round_up(ceil_div(p.rows, tasks), 6), 1);  // as even as can be
+  p.key_blocks = ceil_div(p.keys, kKeys);
+  p.key_block = std::max<int64_t>(round_up(ceil_div(p.keys, std::max<int64_t>(p.key_blocks, 1)), 64), 64);
+  p.key_blocks = ceil_div(p.keys, p.key_block);
+  p.score_row = std::min(p.key_block, round_up(p.keys, 16));
+  p.key_floats = p.direct ? 0 : round_up(gemm_packed_floats(gemm(), p.depth, p.keys), 16);
+  p.at_reach = p.batch * p.groups * p.key_floats;
+  p.at_scores = p.at_reach + (p.skips ? round_up(p.batch * p.groups * p.key_blocks, 16) : 0);
+  p.scratch = kRows * p.score_row + round_up(3 * kRows, 16);
   ctx.workspace((p.at_scores + ctx.threads() * p.scratch) * static_cast<int64_t>(sizeof(float)));
   const double products = 2.0 * p.batch * p.heads * p.rows * p.keys;
   ctx.cost(products * (p.depth + p.out_depth + 10), 4.0 * (p.batch * p.heads * p.rows * (p.depth + p.out_depth) + p.batch * p.groups * p.keys * (p.depth + p.out_depth)));
-  ctx.run([p](const Args& a, Worker& w) {
-    const float *Q = a.in<float>(0), *K = a.in<float>(1), *V = a.in<float>(2), *mask = a.in<float>(3);
-    float *y = a.out<float>(0), *packed = a.workspace<float>(), *scores = packed + p.at_scores + w.index() * p.scratch;
-    float* factors = scores + p.block * p.score_row;
-    w.parallel_for(p.batch * p.groups, 1, [&](int64_t i, int64_t) {
-      gemm().pack_b(K + p.k.at(i / p.groups, i % p.groups), 1, p.k.row, p.depth, p.keys, 0, p.keys, packed + i * p.key_floats);
-    });
-    w.barrier();
-    const int64_t blocks = ceil_div(p.rows, p.block);
-    w.parallel_for(p.batch * p.heads * blocks, 1, [&](int64_t task, int64_t) {
-      const int64_t head = task / blocks % p.heads, batch = task / blocks / p.heads, group = head / (p.heads / p.groups);
-      const int64_t first = task % blocks * p.block, rows = std::min(p.block, p.rows - first);
-      const float* q = Q + p.q.at(batch, head) + first * p.q.row;
-      const float* k = packed + (batch * p.groups + group) * p.key_floats;
-      GemmArgs g;
-      g.m = rows;
-      g.n = p.keys;
-      g.k = p.depth;
-      g.a = &q;
-      g.a_row = p.q.row;
-      g.b = &k;
-      g.c = scores;
-      g.c_row = p.score_row;
-      gemm().gemm(g);
-      const float* m = mask ? mask + batch * p.mask_batch + head * p.mask_head + first * p.mask_row : nullptr;
-      attention().weights(scores, p.score_row, rows, p.keys, p.scale, m, p.mask_row, p.mask_col, p.nan_to_zero, factors);
-      const float *s = scores, *v = V + p.v.at(batch, group);
-      GemmArgs out;
-      out.m = rows;
-      out.n = p.out_depth;
-      out.k = p.keys;
-      out.a = &s;
-      out.a_row = p.score_row;
-      out.b = &v;
-      out.b_row = p.v.row;
-      out.c = y + p.y.at(batch, head) + first * p.y.row;
-      out.c_row = p.y.row;
-      gemm().gemm(out);
-      attention().scale_rows(out.c, p.y.row, rows, p.out_depth, factors);
-    });
-  });
+  ctx.run([p](const Args& a, Worker& w) { run(p, a, w); });
 }
 
 static const OpRegistration rows({{"Attention", kTiercelDomain, 1, infer, prepare}});

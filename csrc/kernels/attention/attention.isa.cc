@@ -5,50 +5,79 @@
 namespace tiercel::TIERCEL_ISA {
 namespace {
 
-// scale s + mask in place; gives the largest. A NaN may be missed here: its exponential is NaN all the same.
-template <int kMask>  // 0 none, 1 one value for the row, 2 one an element
-float biased_max(float* s, int64_t n, float scale, const float* mask) {
-  const F a = set1(scale), constant = set1(kMask == 1 ? mask[0] : 0.0f);
+constexpr float kLog2e = 1.44269504f;
+
+// 2^t for t <= 0 to 2 ulp, 1 for 0; below 2^-126 it may be zero. NaN stays.
+inline F exp2_negative(F t) {
+  const F magic = set1(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+#if defined(TIERCEL_ISA_AVX512)
+  t = max(set1(-160.0f), t);
+#endif
+  const F z = t + magic, n = z - magic, r = t - n;
+  const F p = horner(r, 1.0f, 0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba14p-10f);
+#if defined(TIERCEL_ISA_AVX512)
+  return {_mm512_scalef_ps(p.v, n.v)};
+#else
+  const F y = select(ge(t, set1(-126.0f)), from_bits(bits(p) + shl<23>(bits(z))), zero());
+  return select(is_nan(t), t, y);
+#endif
+}
+
+inline float exp2_negative(float t) {
+  float v[kLanes];
+  store(v, exp2_negative(set1(t)));
+  return v[0];
+}
+
+// x as in the header in place of s, and the largest. A NaN may be missed here: its exponential is NaN all the same.
+template <int kMask, bool kCap>  // 0 none, 1 one value for the row, 2 one an element
+float biased_max(float* s, int64_t n, float scale, float cap, const float* mask) {
+  const F a = set1(kCap ? scale / cap : scale), c = set1(cap), constant = set1(kMask == 1 ? mask[0] : 0.0f);
   F m = set1(-__builtin_inff());
+  const auto biased = [&](F v, F b) {
+    v = v * a;
+    if constexpr (kCap) v = tanh(v) * c;
+    if constexpr (kMask == 1) v = v + constant;
+    if constexpr (kMask == 2) v = v + b;
+    return v;
+  };
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
-    F v = load(s + j) * a;
-    if constexpr (kMask == 1) v = v + constant;
-    if constexpr (kMask == 2) v = v + load(mask + j);
+    const F v = biased(load(s + j), kMask == 2 ? load(mask + j) : constant);
     store(s + j, v);
     m = max(v, m);
   }
-  float most = hmax(m);
-  for (; j < n; ++j) {
-    float v = s[j] * scale;
-    if constexpr (kMask == 1) v += mask[0];
-    if constexpr (kMask == 2) v += mask[j];
-    s[j] = v;
-    if (v > most) most = v;
+  if (j < n) {
+    const F v = biased(load(s + j, n - j), kMask == 2 ? load(mask + j, n - j) : constant);
+    store(s + j, v, n - j);
+    m = max(load(s + j, n - j, m), m);
   }
-  return most;
+  return hmax(m);
 }
 
-// The largest of scale s, scale > 0; s stays as it is.
-float scaled_max(const float* s, int64_t n, float scale) {
+template <bool kCap> float biased_max(float* s, const AttentionBlock& b, const float* mask) {
+  if (!mask) return biased_max<0, kCap>(s, b.keys, b.scale, b.cap, mask);
+  return b.mask_col ? biased_max<2, kCap>(s, b.keys, b.scale, b.cap, mask) : biased_max<1, kCap>(s, b.keys, b.scale, b.cap, mask);
+}
+
+float largest(const float* s, int64_t n) {
   F m0 = set1(-__builtin_inff()), m1 = m0;
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
     m0 = max(load(s + j), m0);
     m1 = max(load(s + j + kLanes), m1);
   }
-  float most = hmax(max(m0, m1));
-  for (; j < n; ++j) if (s[j] > most) most = s[j];
-  return most * scale;
+  for (; j < n; j += kLanes) m0 = max(n - j < kLanes ? load(s + j, n - j, m0) : load(s + j), m0);
+  return hmax(max(m0, m1));
 }
 
-// s_j = exp(scale s_j - most); gives their sum.
-float exponentials(float* s, int64_t n, float scale, float most) {
-  const F m = set1(most), a = set1(scale);
+// s_j = 2^(c (s_j - most)); gives their sum.
+float exponentials(float* s, int64_t n, float c, float most) {
+  const F m = set1(most), a = set1(c);
   F sum0 = zero(), sum1 = zero();
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
-    const F e0 = exp(load(s + j) * a - m), e1 = exp(load(s + j + kLanes) * a - m);
+    const F e0 = exp2_negative((load(s + j) - m) * a), e1 = exp2_negative((load(s + j + kLanes) - m) * a);
     store(s + j, e0);
     store(s + j + kLanes, e1);
     sum0 = sum0 + e0;
@@ -56,32 +85,31 @@ float exponentials(float* s, int64_t n, float scale, float most) {
   }
   for (; j < n; j += kLanes) {
     const int64_t left = n - j < kLanes ? n - j : kLanes;
-    const F e = exp(load(s + j, left) * a - m);
+    const F e = exp2_negative((load(s + j, left) - m) * a);
     store(s + j, e, left);
     sum0 = sum0 + load(s + j, left);
   }
   return sum(sum0 + sum1);
 }
 
-void weights(float* scores, int64_t row, int64_t rows, int64_t n, float scale, const float* mask, int64_t mask_row,
-             int64_t mask_col, bool nan_to_zero, float* inverse) {
-  for (int64_t i = 0; i < rows; ++i) {
-    float* const s = scores + i * row;
-    const float* const q = mask ? mask + i * mask_row : nullptr;
-    float left = 1, most;  // of the scale
-    if (!q && scale > 0) {
-      most = scaled_max(s, n, scale);
-      left = scale;
-    } else {
-      most = !q ? biased_max<0>(s, n, scale, q) : mask_col ? biased_max<2>(s, n, scale, q) : biased_max<1>(s, n, scale, q);
+bool weights(const AttentionBlock& b) {
+  const bool plain = !b.mask && b.cap == 0 && b.scale > 0;
+  const float c = plain ? b.scale * kLog2e : kLog2e;
+  bool changed = false;
+  for (int64_t i = 0; i < b.rows; ++i) {
+    float* const s = b.scores + i * b.row;
+    const float* const mask = b.mask ? b.mask + i * b.mask_row : nullptr;
+    const float before = b.most[i], here = plain ? largest(s, b.keys) : b.cap > 0 ? biased_max<true>(s, b, mask) : biased_max<false>(s, b, mask);
+    const float most = here > before ? here : before;
+    b.factor[i] = 1;
+    if (most != before) {
+      b.factor[i] = exp2_negative((before - most) * c);
+      changed = true;
     }
-    const float total = exponentials(s, n, left, most);
-    inverse[i] = 1 / total;
-    if (nan_to_zero && total != total) {
-      for (int64_t j = 0; j < n; ++j) s[j] = 0;
-      inverse[i] = 0;
-    }
+    b.most[i] = most;
+    b.sum[i] = b.sum[i] * b.factor[i] + exponentials(s, b.keys, c, most == -__builtin_inff() ? 0 : most);
   }
+  return changed;
 }
 
 void scale_rows(float* y, int64_t row, int64_t rows, int64_t n, const float* factor) {
@@ -94,8 +122,32 @@ void scale_rows(float* y, int64_t row, int64_t rows, int64_t n, const float* fac
   }
 }
 
+bool all_below(const float* x, int64_t row, int64_t col, int64_t rows, int64_t n, float limit) {
+  const F most = set1(limit);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* const r = x + i * row;
+    if (!(r[0] <= limit)) return false;
+    if (!col) continue;
+    int64_t j = 0;
+    for (; j + kLanes <= n; j += kLanes) if (!all(le(load(r + j), most))) return false;
+    if (j < n && !all(le(load(r + j, n - j, most), most))) return false;
+  }
+  return true;
+}
+
+float magnitude(const float* x, int64_t row, int64_t rows, int64_t n) {
+  F most = zero();
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* const r = x + i * row;
+    int64_t j = 0;
+    for (; j + kLanes <= n; j += kLanes) most = nan_max(abs(load(r + j)), most);
+    if (j < n) most = nan_max(abs(load(r + j, n - j)), most);
+  }
+  return any(is_nan(most)) ? __builtin_inff() : hmax(most);
+}
+
 }  // namespace
 
-TIERCEL_KERNEL_TABLE_IS(AttentionKernels, attention){&weights, &scale_rows};
+TIERCEL_KERNEL_TABLE_IS(AttentionKernels, attention){&weights, &scale_rows, &all_below, &magnitude};
 
 }  // namespace tiercel::TIERCEL_ISA
