@@ -84,13 +84,15 @@ struct Plan {
   bool skips = false;      // masked blocks of keys may be left out
   int64_t task_rows = 1;   // rows of Q of one task
   int64_t key_block = 1, key_blocks = 1;
+  int64_t value_row = 0;   // floats of a packed row of V
   int64_t score_row = 0;   // floats between rows of scores
-  int64_t key_floats = 0;  // of one packed head of K
-  int64_t at_reach = 0, at_scores = 0, scratch = 0;  // workspace: packed keys, the reach of their blocks, then of each thread: scores and what belongs to rows
+  int64_t key_floats = 0, value_floats = 0;  // of one packed head of K and V
+  int64_t at_values = 0, at_reach = 0, at_scores = 0, scratch = 0;  // workspace: packed keys, the reach of their blocks, then of each thread: scores and what belongs to rows
 };
 
 // Rows that meet a block of keys at a time: their scores stay in L1, while the block stays in L2 for all rows of a task.
-constexpr int64_t kRows = 24, kKeys = 256;
+constexpr int64_t kRows = 24, kKeys = 512;
+constexpr int64_t kMaskedKeys = 192;  // where masks differ from row to row: finer, so that causal ones leave out nearly half
 constexpr int64_t kFewRows = 8;  // with fewer, packing K costs more than it gives
 constexpr float kLow = -1e30f;   // masks below leave no weight beside any score that is not masked
 
@@ -143,7 +145,7 @@ class Rows {
 
   void block(int64_t b) {
     const int64_t first = b * p.key_block;
-    const float *keys = k + first * (p.direct ? p.k.row : p.depth), *values = v + first * p.v.row, *weights = scores;
+    const float *keys = k + first * (p.direct ? p.k.row : p.depth), *values = v + first * (p.direct ? p.v.row : p.value_row), *weights = scores;
     GemmArgs g;
     g.m = rows;
     g.n = keys_of(b);
@@ -165,7 +167,7 @@ class Rows {
     out.a = &weights;
     out.a_row = p.score_row;
     out.b = &values;
-    out.b_row = p.v.row;
+    out.b_row = p.direct ? p.v.row : 0;
     out.c = y;
     out.c_row = p.y.row;
     out.accumulate = std::exchange(begun_, true);
@@ -189,13 +191,14 @@ void pack_keys(const Plan& p, const float* k, int64_t first, int64_t last, float
 
 void run(const Plan& p, const Args& a, Worker& w) {
   const float *Q = a.in<float>(0), *K = a.in<float>(1), *V = a.in<float>(2), *mask = a.in<float>(3);
-  float *y = a.out<float>(0), *packed = a.workspace<float>(), *reaches = packed + p.at_reach, *scratch = packed + p.at_scores + w.index() * p.scratch;
+  float *y = a.out<float>(0), *packed = a.workspace<float>(), *values = packed + p.at_values, *reaches = packed + p.at_reach, *scratch = packed + p.at_scores + w.index() * p.scratch;
   if (!p.direct) {
     w.parallel_for(p.batch * p.groups * p.key_blocks, 1, [&](int64_t task, int64_t) {
       const int64_t b = task % p.key_blocks, i = task / p.key_blocks, first = b * p.key_block, last = std::min(first + p.key_block, p.keys);
-      const float* const k = K + p.k.at(i / p.groups, i % p.groups);
+      const float *const k = K + p.k.at(i / p.groups, i % p.groups), *const v = V + p.v.at(i / p.groups, i % p.groups) + first * p.v.row;
       pack_keys(p, k, first, last, packed + i * p.key_floats);
-      if (p.skips) reaches[task] = reach(p, k + first * p.k.row, V + p.v.at(i / p.groups, i % p.groups) + first * p.v.row, last - first);
+      gemm().pack_b(v, p.v.row, 1, last - first, p.out_depth, 0, p.out_depth, values + i * p.value_floats + first * p.value_row);
+      if (p.skips) reaches[task] = reach(p, k + first * p.k.row, v, last - first);
     });
     w.barrier();
   }
@@ -207,7 +210,7 @@ void run(const Plan& p, const Args& a, Worker& w) {
       Rows rows(p, std::min(kRows, end - first), scratch);
       rows.q = Q + p.q.at(batch, head) + first * p.q.row;
       rows.k = p.direct ? K + p.k.at(batch, group) : packed + (batch * p.groups + group) * p.key_floats;
-      rows.v = V + p.v.at(batch, group);
+      rows.v = p.direct ? V + p.v.at(batch, group) : values + (batch * p.groups + group) * p.value_floats;
       rows.mask = mask ? mask + batch * p.mask_batch + head * p.mask_head + first * p.mask_row : nullptr;
       rows.reach = reaches + (batch * p.groups + group) * p.key_blocks;
       rows.y = y + p.y.at(batch, head) + first * p.y.row;
@@ -249,12 +252,15 @@ void prepare(PrepareContext& ctx) {
   p.skips = ctx.has_input(3) && !p.direct;
   const int64_t tasks = std::max<int64_t>(ceil_div(p.rows, 4 * kRows), 1);
   p.task_rows = std::max<int64_t>(round_up(ceil_div(p.rows, tasks), 6), 1);  // as even as can be
-  p.key_blocks = ceil_div(p.keys, kKeys);
+  p.key_blocks = ceil_div(p.keys, p.skips && p.mask_row ? kMaskedKeys : kKeys);
   p.key_block = std::max<int64_t>(round_up(ceil_div(p.keys, std::max<int64_t>(p.key_blocks, 1)), 64), 64);
   p.key_blocks = ceil_div(p.keys, p.key_block);
   p.score_row = std::min(p.key_block, round_up(p.keys, 16));
   p.key_floats = p.direct ? 0 : round_up(gemm_packed_floats(gemm(), p.depth, p.keys), 16);
-  p.at_reach = p.batch * p.groups * p.key_floats;
+  p.value_row = round_up(p.out_depth, gemm().lanes);
+  p.value_floats = p.direct ? 0 : round_up(p.value_row * p.keys, 16);
+  p.at_values = p.batch * p.groups * p.key_floats;
+  p.at_reach = p.at_values + p.batch * p.groups * p.value_floats;
   p.at_scores = p.at_reach + (p.skips ? round_up(p.batch * p.groups * p.key_blocks, 16) : 0);
   p.scratch = kRows * p.score_row + round_up(3 * kRows, 16);
   ctx.workspace((p.at_scores + ctx.threads() * p.scratch) * static_cast<int64_t>(sizeof(float)));

@@ -23,12 +23,6 @@ inline F exp2_negative(F t) {
 #endif
 }
 
-inline float exp2_negative(float t) {
-  float v[kLanes];
-  store(v, exp2_negative(set1(t)));
-  return v[0];
-}
-
 // x as in the header in place of s, and the largest. A NaN may be missed here: its exponential is NaN all the same.
 template <int kMask, bool kCap>  // 0 none, 1 one value for the row, 2 one an element
 float biased_max(float* s, int64_t n, float scale, float cap, const float* mask) {
@@ -72,7 +66,7 @@ float largest(const float* s, int64_t n) {
 }
 
 // s_j = 2^(c (s_j - most)); gives their sum.
-float exponentials(float* s, int64_t n, float c, float most) {
+inline float exponentials(float* s, int64_t n, float c, float most) {
   const F m = set1(most), a = set1(c);
   F sum0 = zero(), sum1 = zero();
   int64_t j = 0;
@@ -83,31 +77,47 @@ float exponentials(float* s, int64_t n, float c, float most) {
     sum0 = sum0 + e0;
     sum1 = sum1 + e1;
   }
-  for (; j < n; j += kLanes) {
-    const int64_t left = n - j < kLanes ? n - j : kLanes;
-    const F e = exp2_negative((load(s + j, left) - m) * a);
-    store(s + j, e, left);
-    sum0 = sum0 + load(s + j, left);
+  if (j + kLanes <= n) {
+    const F e = exp2_negative((load(s + j) - m) * a);
+    store(s + j, e);
+    sum0 = sum0 + e;
+    j += kLanes;
+  }
+  if (j < n) {
+    const F e = exp2_negative((load(s + j, n - j, set1(-__builtin_inff())) - m) * a);
+    store(s + j, e, n - j);
+    sum1 = sum1 + e;
   }
   return sum(sum0 + sum1);
 }
+
+constexpr int64_t kGroup = 32;  // rows whose maxima are found before exponentials are taken: one row's would wait for its maximum
 
 bool weights(const AttentionBlock& b) {
   const bool plain = !b.mask && b.cap == 0 && b.scale > 0;
   const float c = plain ? b.scale * kLog2e : kLog2e;
   bool changed = false;
-  for (int64_t i = 0; i < b.rows; ++i) {
-    float* const s = b.scores + i * b.row;
-    const float* const mask = b.mask ? b.mask + i * b.mask_row : nullptr;
-    const float before = b.most[i], here = plain ? largest(s, b.keys) : b.cap > 0 ? biased_max<true>(s, b, mask) : biased_max<false>(s, b, mask);
-    const float most = here > before ? here : before;
-    b.factor[i] = 1;
-    if (most != before) {
-      b.factor[i] = exp2_negative((before - most) * c);
-      changed = true;
+  float most[kGroup];
+  for (int64_t begin = 0; begin < b.rows; begin += kGroup) {
+    const int64_t rows = b.rows - begin < kGroup ? b.rows - begin : kGroup;
+    for (int64_t i = 0; i < rows; ++i) {
+      float* const s = b.scores + (begin + i) * b.row;
+      const float* const mask = b.mask ? b.mask + (begin + i) * b.mask_row : nullptr;
+      most[i] = plain ? largest(s, b.keys) : b.cap > 0 ? biased_max<true>(s, b, mask) : biased_max<false>(s, b, mask);
     }
-    b.most[i] = most;
-    b.sum[i] = b.sum[i] * b.factor[i] + exponentials(s, b.keys, c, most == -__builtin_inff() ? 0 : most);
+    for (int64_t i = 0; i < rows; i += kLanes) {
+      const int64_t n = rows - i < kLanes ? rows - i : kLanes;
+      const F before = load(b.most + begin + i, n), now = max(load(most + i, n), before);
+      const M same = eq(now, before);
+      store(b.most + begin + i, now, n);
+      store(most + i, select(eq(now, set1(-__builtin_inff())), zero(), now), n);
+      store(b.factor + begin + i, select(same, set1(1.0f), exp2_negative((before - now) * set1(c))), n);
+      changed |= !all(same);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      float* const sum = b.sum + begin + i;
+      *sum = *sum * b.factor[begin + i] + exponentials(b.scores + (begin + i) * b.row, b.keys, c, most[i]);
+    }
   }
   return changed;
 }
