@@ -2,8 +2,10 @@
 //
 // Inputs: Q [B,H,S,D], K [B,G,T,D], V [B,G,T,E] (H a multiple of G: grouped queries; a batch of 1 broadcasts), mask broadcastable to
 // [B,H,S,T] (or stretching extents of 1 there), added after the scale. Attributes q_layout, k_layout, v_layout, y_layout: "BHSD", or
-// "BSHD" or "SBHD" where heads lie inside a row, as the projections write and read them. Scores of a block of rows are computed,
-// exponentiated and multiplied by V while they are in cache; they never exist as a tensor.
+// "BSHD" or "SBHD" where heads lie inside a row, as the projections write and read them; softcap: scores become
+// softcap tanh(scores / softcap) before the mask; nan_to_zero: weights that would be NaN are zero; masked_to_zero: so are those of rows
+// whose mask is -inf everywhere, and of no others. Scores of a block of rows and keys are computed, exponentiated and multiplied by V while
+// they are in cache; they never exist as a tensor. A block whose mask leaves all weights zero (causal, windows, padding) is left out.
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -79,7 +81,7 @@ struct Plan {
   Strides q, k, v, y;
   int64_t mask_batch = 0, mask_head = 0, mask_row = 0, mask_col = 0;
   float scale = 1, cap = 0;
-  bool nan_to_zero = false;
+  bool nan_to_zero = false, masked_to_zero = false;
   bool direct = false;     // few rows: K is read where it lies
   bool skips = false;      // masked blocks of keys may be left out
   int64_t task_rows = 1;   // rows of Q of one task
@@ -125,13 +127,22 @@ class Rows {
     for (int64_t b = 0; b < p.key_blocks; ++b) if (!skips || !masked(b)) block(b);
     for (int64_t b = 0; skips && b < p.key_blocks; ++b) if (masked(b) && !weightless(b)) block(b);
     if (!begun_) return empty();
-    for (int64_t i = 0; i < rows; ++i) factor_[i] = 1 / sum_[i];
+    for (int64_t i = 0; i < rows; ++i) factor_[i] = sees_nothing(i) ? 1 : 1 / sum_[i];
     attention().scale_rows(y, p.y.row, rows, p.out_depth, factor_);
-    if (p.nan_to_zero) for (int64_t i = 0; i < rows; ++i) if (!(sum_[i] > 0)) std::fill_n(y + i * p.y.row, p.out_depth, 0.0f);
+    for (int64_t i = 0; i < rows; ++i) if (std::isnan(sum_[i]) && sees_nothing(i)) no_weights(i);
   }
 
  private:
   void empty() { for (int64_t i = 0; i < rows; ++i) std::fill_n(y + i * p.y.row, p.out_depth, 0.0f); }  // a sum over no keys
+  // Is every weight of row i to be zero, where there is nothing to divide by?
+  bool sees_nothing(int64_t i) const {
+    if (sum_[i] > 0) return false;
+    return p.nan_to_zero || (p.masked_to_zero && mask && attention().all_below(mask + i * p.mask_row, 0, p.mask_col, 1, p.keys, -INFINITY));
+  }
+  void no_weights(int64_t i) {
+    std::fill_n(scores, p.score_row, 0.0f);
+    for (int64_t b = 0; b < p.key_blocks; ++b) weigh(b, y + i * p.y.row, 1, b > 0);
+  }
   int64_t keys_of(int64_t b) const { return std::min(p.key_block, p.keys - b * p.key_block); }
   bool masked(int64_t b) const {
     return attention().all_below(mask + b * p.key_block * p.mask_col, p.mask_row, p.mask_col, p.mask_row ? rows : 1, keys_of(b), kLow);
@@ -145,7 +156,7 @@ class Rows {
 
   void block(int64_t b) {
     const int64_t first = b * p.key_block;
-    const float *keys = k + first * (p.direct ? p.k.row : p.depth), *values = v + first * (p.direct ? p.v.row : p.value_row), *weights = scores;
+    const float* keys = k + first * (p.direct ? p.k.row : p.depth);
     GemmArgs g;
     g.m = rows;
     g.n = keys_of(b);
@@ -160,18 +171,24 @@ class Rows {
     AttentionBlock s{scores, p.score_row, rows, g.n, p.scale, p.cap, mask ? mask + first * p.mask_col : nullptr, p.mask_row, p.mask_col, most_, sum_, factor_};
     const bool changed = attention().weights(s);
     if (changed && begun_) attention().scale_rows(y, p.y.row, rows, p.out_depth, factor_);
-    GemmArgs out;
-    out.m = rows;
-    out.n = p.out_depth;
-    out.k = g.n;
-    out.a = &weights;
-    out.a_row = p.score_row;
-    out.b = &values;
-    out.b_row = p.direct ? p.v.row : 0;
-    out.c = y;
-    out.c_row = p.y.row;
-    out.accumulate = std::exchange(begun_, true);
-    gemm().gemm(out);
+    weigh(b, y, rows, std::exchange(begun_, true));
+  }
+
+  // Rows of weights times the values of a block.
+  void weigh(int64_t b, float* to, int64_t count, bool accumulate) const {
+    const float *values = v + b * p.key_block * (p.direct ? p.v.row : p.value_row), *weights = scores;
+    GemmArgs g;
+    g.m = count;
+    g.n = p.out_depth;
+    g.k = keys_of(b);
+    g.a = &weights;
+    g.a_row = p.score_row;
+    g.b = &values;
+    g.b_row = p.direct ? p.v.row : 0;
+    g.c = to;
+    g.c_row = p.y.row;
+    g.accumulate = accumulate;
+    gemm().gemm(g);
   }
 
   float *most_, *sum_, *factor_;
@@ -231,6 +248,7 @@ void prepare(PrepareContext& ctx) {
   p.scale = ctx.node.attr_float("scale", 1.0f / std::sqrt(static_cast<float>(std::max<int64_t>(p.depth, 1))));
   p.cap = std::max(ctx.node.attr_float("softcap", 0), 0.0f);
   p.nan_to_zero = ctx.node.attr_int("nan_to_zero", 0) != 0;
+  p.masked_to_zero = ctx.node.attr_int("masked_to_zero", 0) != 0;
   if (ctx.has_input(3)) {
     const Shape& m = ctx.shape(3);
     const int64_t extents[4] = {p.batch, p.heads, p.rows, p.keys};

@@ -1,6 +1,7 @@
 #include "passes/attention_scores.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tiercel::attention_match {
 namespace {
@@ -45,6 +46,13 @@ bool walk(Value* x, double factor, int depth, Scores& s) {
   if (n->is("Div"))
     if (const auto d = match::scalar(n->inputs[1]); d && *d != 0 && match::rank(n->inputs[0]) == match::rank(x))
       return walk(n->inputs[0], factor / *d, depth + 1, s);
+  if (n->is("Tanh") && s.cap == 0 && factor != 0) {  // factor * tanh(t Q K^T), and no mask below
+    const size_t masks = s.masks.size();
+    s.cap = std::fabs(factor);
+    if (!walk(n->inputs[0], 1, depth + 1, s) || s.masks.size() != masks) return false;
+    s.scale *= factor;
+    return true;
+  }
   if (n->is("Add") || n->is("Sub")) {
     const double sign = n->is("Sub") ? -1 : 1;
     if (match::rank(n->inputs[0]) == match::rank(x) && sum(n->inputs[0], n->inputs[1], sign, factor, depth, s)) return true;

@@ -1,4 +1,4 @@
-// What softmax is taken of, in scaled dot-product attention: scale * Q K^T plus masks, in any order and spelling.
+// What softmax is taken of, in scaled dot-product attention: scale * Q K^T plus masks, in any order and spelling, or with a soft cap.
 #pragma once
 #include <optional>
 #include <vector>
@@ -20,6 +20,7 @@ struct Mask {
 struct Scores {
   Node* product = nullptr;  // MatMul of Q and K^T
   double scale = 1;
+  double cap = 0;                 // not 0: scale is of cap * tanh(scale / cap * Q K^T)
   std::vector<Mask> masks;
   Dim heads = 0;                  // not 0: the product is [BH,S,T], and a Reshape parts it into [B,H,S,T]
   std::vector<Value*> passed;     // from softmax's input down to the product

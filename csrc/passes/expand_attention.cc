@@ -49,18 +49,21 @@ class Expansion : Emitter {
       s = op("Mul", {op("Tanh", {op("Div", {s, number(cap)})}), number(cap)});
       if (mode == 1) seen = s;
     }
-    const Value* const before = s;
-    if (Value* mask = node->input(3)) s = op("Add", {s, additive(padded(mask, k, ks[rank - 2]))});
+    Value* bias = nullptr;
+    const auto masked = [&](Value* by) { bias = bias ? op("Add", {bias, by}) : by; };
+    if (Value* mask = node->input(3)) masked(additive(padded(mask, k, ks[rank - 2])));
     const int64_t left = node->attr_int("left_window_size", -1), right = node->attr_int("right_window_size", -1);
-    if (node->attr_int("is_causal", 0)) s = op("Add", {s, seen_from(q, k, past, -1, 0)});
-    if (left >= 0 || right >= 0) s = op("Add", {s, seen_from(q, k, past, left, right)});
-    if (Value* lengths = node->input(6)) {
-      Value* within = op("Less", {range(ints({0}, true), extent(k, 2)), op("Unsqueeze", {lengths, ints({1, 2, 3})}, DType::kInt64)}, DType::kBool);
-      s = op("Add", {s, additive(within)});
-    }
+    if (node->attr_int("is_causal", 0)) masked(seen_from(q, k, past, -1, 0));
+    if (left >= 0 || right >= 0) masked(seen_from(q, k, past, left, right));
+    if (Value* lengths = node->input(6))
+      masked(additive(op("Less", {range(ints({0}, true), extent(k, 2)), op("Unsqueeze", {lengths, ints({1, 2, 3})}, DType::kInt64)}, DType::kBool)));
+    if (bias) s = op("Add", {s, bias});
     if (mode == 2) seen = s;
     Value* p = op("Softmax", {s}, dtype, {{"axis", int64_t{-1}}});
-    if (s != before) p = op("Where", {op("IsNaN", {p}, DType::kBool), number(0), p});  // rows that see nothing
+    if (bias) {  // rows that see nothing
+      Value* most = op("ReduceMax", {bias, ints({-1})}, dtype, {{"keepdims", int64_t{1}}});
+      p = op("Where", {op("Equal", {most, number(-INFINITY)}, DType::kBool), number(0), p});
+    }
     if (mode == 3) seen = p;
     Value* y = op("MatMul", {p, v});
     if (rank == 3) y = op("Reshape", {transpose(y, {0, 2, 1, 3}), ints({0, 0, h * vd})});

@@ -25,10 +25,13 @@ class Rewriter {
     auto scores = match_scores(x);
     if (!scores) return;
     Value* p = softmax->outputs[0];
-    bool nan_to_zero = false;
+    const char* zeroes = nullptr;  // the attribute that says which rows have no weights
     if (Node* where = skip_nan(p)) {
       p = where->outputs[0];
-      nan_to_zero = true;
+      zeroes = "nan_to_zero";
+    } else if (Node* hides = match::only_reader(p, "Where"); hides && hides->inputs[2] == p) {
+      if (!hides_rows(hides, *scores, zeroes)) return;
+      p = hides->outputs[0];
     }
     scores->passed.push_back(p);
     Node* product = the_reader(p);
@@ -63,7 +66,7 @@ class Rewriter {
       break;
     }
     if (value_scale != 1) v = {product->inputs[1], Order::kHeads, heads};  // a scale of V is not one of the scores
-    if (!match::is_f32(q.value) || !match::is_f32(k.value) || !match::is_f32(v.value) || !std::isfinite(scale)) return;
+    if (!match::is_f32(q.value) || !match::is_f32(k.value) || !match::is_f32(v.value) || !std::isfinite(scale) || !std::isfinite(scores->cap)) return;
     for (Operand* o : {&q, &k, &v}) {
       if (o == &v) before_ = product;  // V may be made between the two products
       four_axes(*o);
@@ -83,7 +86,7 @@ class Rewriter {
     }
     if (scores->masks.size() > 1) mask->type.shape = mask_shape(scores->masks), mask->type.ranked = true;
     shape_readers(scores->passed, scores->product, heads, q, k);
-    emit(product, q, k, v, mask, scale, nan_to_zero, inner, heads);
+    emit(product, q, k, v, mask, scale, scores->cap, zeroes, inner, heads);
   }
 
  private:
@@ -96,6 +99,36 @@ class Rewriter {
       if (nan && nan->inputs[0] == p) return u.node;
     }
     return nullptr;
+  }
+
+  // Where(max of the mask over the keys == -inf, 0, p), as ONNX defines Attention; folded where the mask is a constant.
+  static bool hides_rows(const Node* where, const Scores& scores, const char*& zeroes) {
+    const Value* const hidden = where->inputs[0];
+    if (!match::is_scalar(where->inputs[1], 0, 0)) return false;
+    const Value* mask = scores.masks.size() == 1 && scores.masks[0].factor == 1 ? scores.masks[0].tensor : nullptr;
+    if (hidden->is_constant()) {
+      const Shape &from = hidden->type.shape, &to = where->inputs[2]->type.shape;
+      for (int i = 1; i <= from.rank(); ++i) if (i > to.rank() || (from[from.rank() - i] != 1 && from[from.rank() - i] != to[to.rank() - i])) return false;
+      const std::vector<double> is = hidden->constant.doubles();
+      if (std::none_of(is.begin(), is.end(), [](double x) { return x != 0; })) return true;
+      if (!mask || !mask->is_constant() || match::rank(mask) != from.rank() || from.back() != 1) return false;
+      for (int i = 0; i + 1 < from.rank(); ++i) if (mask->type.shape[i] != from[i]) return false;
+      const std::vector<double> bias = mask->constant.doubles();
+      const auto keys = static_cast<ptrdiff_t>(bias.size() / is.size());
+      for (size_t i = 0; i < is.size(); ++i) {
+        const auto row = bias.begin() + static_cast<ptrdiff_t>(i) * keys;
+        if (std::all_of(row, row + keys, [](double x) { return x == -INFINITY; }) != (is[i] != 0)) return false;
+      }
+    } else {
+      const Node* equal = match::made_by(hidden, "Equal");
+      if (!mask || !equal || match::scalar(equal->inputs[1]) != -INFINITY) return false;
+      const Node* most = match::made_by(equal->inputs[0], "ReduceMax");  // a condition that layers share
+      if (!most || most->inputs[0] != mask || !most->attr_int("keepdims", 1)) return false;
+      const auto axis = most->input(1) ? match::scalar(most->inputs[1]) : std::nullopt;
+      if (!axis || (*axis != -1 && *axis != match::rank(mask) - 1)) return false;
+    }
+    zeroes = "masked_to_zero";
+    return true;
   }
 
   // Reshape [B,H,S,T] -> [BH,S,T] by the extents that inference knows.
@@ -273,7 +306,8 @@ class Rewriter {
     }
   }
 
-  void emit(Node* product, const Operand& q, const Operand& k, const Operand& v, Value* mask, double scale, bool nan_to_zero, int rank, Dim heads) {
+  void emit(Node* product, const Operand& q, const Operand& k, const Operand& v, Value* mask, double scale, double cap, const char* zeroes, int rank,
+            Dim heads) {
     Value* y = product->outputs[0];
     Shape shape{q.extent(0) == 1 ? k.extent(0) : q.extent(0), q.extent(1), q.extent(2), v.extent(3)};
     if (heads) {  // a Reshape that parts heads and rows as they are here
@@ -304,7 +338,8 @@ class Rewriter {
     n->set("k_layout", std::string(name_of(k.order)));
     n->set("v_layout", std::string(name_of(v.order)));
     n->set("y_layout", std::string(name_of(order)));
-    if (nan_to_zero) n->set("nan_to_zero", int64_t{1});
+    if (cap != 0) n->set("softcap", static_cast<float>(cap));
+    if (zeroes) n->set(zeroes, int64_t{1});
     if (heads) {
       Shape one = out->type.shape;
       one[0] = 1;

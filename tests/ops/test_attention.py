@@ -193,6 +193,87 @@ def test_nan_and_infinity_spread_as_in_the_plain_graph(tmp_path):
     np.testing.assert_allclose(got[check_finite], expected[check_finite], atol=1e-5)
 
 
+def exact(feeds, scale, mask):
+    """In float64, by the definition."""
+    q, k, v = (feeds[n].astype(float).transpose(0, 2, 1, 3) for n in "qkv")
+    with np.errstate(invalid="ignore", over="ignore"):
+        s = q @ k.transpose(0, 1, 3, 2) * scale + mask
+        p = np.exp(s - np.nanmax(s, -1, keepdims=True, initial=-np.inf))
+        return (p / p.sum(-1, keepdims=True) @ v).transpose(0, 2, 1, 3)
+
+
+def masked(kind, rows, keys, low):
+    i, j = np.arange(rows)[:, None], np.arange(keys)
+    seen = {"causal": j <= i + keys - rows, "window": abs(i - j) < 50, "padding": j < keys // 3, "late": j > keys // 2, "blocks": i // 100 == j // 100}[kind]
+    m = np.where(seen, 0, low).astype(np.float32)
+    return np.broadcast_to(m, (1, 1, rows, keys)).copy()
+
+
+@pytest.mark.parametrize("kind", ["causal", "window", "padding", "late", "blocks"])
+@pytest.mark.parametrize("low", [-np.inf, -3.4028235e38, -1e32, -1e4])
+def test_blocks_that_a_mask_hides(kind, low, tmp_path):
+    mask = masked(kind, 500, 500, low)
+    data, feeds = build((1, 500, 2, 16), (1, 500, 2, 16), (1, 500, 2, 16), scores_scaled, mask=("mask", mask))
+    check(data, feeds, tmp_path)
+    got = tiercel.InferenceSession(data).run(None, feeds)[0]
+    np.testing.assert_allclose(got, exact(feeds, 0.125, mask), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("low", [-np.inf, -3.4028235e38, -1e32])
+def test_what_a_hidden_block_may_hold(low, tmp_path):
+    """0 * inf is NaN, a NaN among the keys spreads, and a score may be higher than its mask is low."""
+    mask = masked("causal", 500, 500, low)
+    for name, at, value in [("v", 490, np.inf), ("v", 490, np.nan), ("k", 490, np.nan), ("k", 490, np.inf), ("k", 490, 3e37)]:
+        data, feeds = build((1, 500, 2, 16), (1, 500, 2, 16), (1, 500, 2, 16), scores_scaled, mask=("mask", mask))
+        feeds[name][0, at, 1, 3] = value
+        if value == 3e37:
+            feeds["q"][0, 20, 1, 3] = 8
+        want, got = exact(feeds, 0.125, mask), tiercel.InferenceSession(data).run(None, feeds)[0]
+        assert np.isfinite(want[:, :, 0]).all() and (value == 3e37 or not np.isfinite(want[:, :400, 1]).all() or (value == np.inf and name == "k"))
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_allclose(got, want, rtol=0, atol=3e-6)
+
+
+def test_rows_that_a_low_mask_hides_altogether(tmp_path):
+    """Where every score is the mask's, keys count alike: -3.4e38 is not -inf."""
+    mask = masked("causal", 500, 500, -3.4028235e38)
+    mask[..., 100:130, :] = -3.4028235e38
+    data, feeds = build((1, 500, 2, 16), (1, 500, 2, 16), (1, 500, 2, 16), scores_scaled, mask=("mask", mask))
+    got = tiercel.InferenceSession(data).run(None, feeds)[0]
+    np.testing.assert_allclose(got[:, 100:130], np.broadcast_to(feeds["v"].mean(1, keepdims=True), (1, 30, 2, 16)), rtol=0, atol=3e-6)
+    check(data, feeds, tmp_path)
+
+
+@pytest.mark.parametrize(("rows", "heads", "groups"), [(1, 8, 2), (1, 12, 1), (5, 4, 2), (7, 2, 2), (8, 2, 1), (1, 1, 1)])
+@pytest.mark.parametrize("masks", [False, True])
+def test_few_rows_and_grouped_heads(rows, heads, groups, masks, tmp_path):
+    def spell(b, q, k, v, mask):
+        def heads_of(x):
+            x = b("Unsqueeze", split(b, x, [0, 2, 1, 3]), b.const([2], np.int64))
+            x = b("Expand", x, b.const([2, groups, heads // groups, 700, 24], np.int64))
+            return b("Reshape", x, b.const([2, heads, 700, 24], np.int64))
+
+        s = b("Mul", b("MatMul", split(b, q, [0, 2, 1, 3]), b("Transpose", heads_of(k), perm=[0, 1, 3, 2])), b.const(0.2))
+        if mask:
+            s = b("Add", s, mask[0])
+        return b("Transpose", b("MatMul", b("Softmax", s, axis=-1), heads_of(v)), perm=[0, 2, 1, 3])
+
+    mask = ("mask", np.random.default_rng(3).standard_normal((1, heads, 1, 700)).astype(np.float32)) if masks else None
+    data, feeds = build((2, rows, heads, 24), (2, 700, groups, 24), (2, 700, groups, 24), spell, mask=mask)
+    check(data, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("depth", [1, 17, 32, 48, 80, 96, 128, 256])
+def test_sizes_of_heads(depth, tmp_path):
+    data, feeds = build((1, 60, 2, depth), (1, 530, 2, depth), (1, 530, 2, depth), scores_scaled)
+    check(data, feeds, tmp_path)
+
+
+def test_no_keys_sum_to_nothing():
+    data, feeds = build((2, 4, 3, 8), (2, 0, 3, 8), (2, 0, 3, 8), scores_scaled)
+    assert (tiercel.InferenceSession(data).run(None, feeds)[0] == 0).all()
+
+
 def test_empty(tmp_path):
     for rows, keys in ((0, 4), (4, 0)):
         data, feeds = build((2, rows, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8), scores_scaled)

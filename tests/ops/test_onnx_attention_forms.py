@@ -1,7 +1,9 @@
 """Attention and RotaryEmbedding of ai.onnx against the reference evaluator: drawn options, and the same bits on 1 and 2 threads."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import tiercel
@@ -98,3 +100,35 @@ def test_rotary_embedding(interleaved, turned):
     check("RotaryEmbedding", [x, cos[ids], sin[ids]], attrs, 23, atol=1e-6)
     check("RotaryEmbedding", [x.reshape(2, 5, 24), cos, sin, ids], attrs | {"num_heads": 3}, 23, atol=1e-6)
     fails_everywhere("outside", "RotaryEmbedding", [x, cos, sin, ids + 9], attrs, 23)
+
+
+@pytest.mark.parametrize("kind", ["bool", "float", "causal", "causal_bool"])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("rows", [4, 9])
+def test_rows_that_see_nothing_are_zero_and_nan_is_passed_on(kind, constant, rows, tmp_path):
+    rng = np.random.default_rng(rows)
+    q, k, v = (rng.standard_normal((1, 2, n, 8)).astype(np.float32) for n in (rows, 300, 300))
+    q[0, 0, 1, 3] = np.nan
+    q[0, 1, 2, 0] = np.inf
+    seen = rng.random((rows, 300)) < 0.5
+    seen[2] = seen[3] = False  # row 2 of the second head is infinite, too
+    k[0, 1, 299, 2] = np.nan
+    seen[0, 299] = False  # NaN + -inf is NaN
+    inputs = [q, k, v]
+    if kind != "causal":
+        inputs.append(seen if "bool" in kind else np.where(seen, rng.standard_normal(seen.shape), -np.inf).astype(np.float32))
+    model, feeds, _ = one_node("Attention", inputs, {"is_causal": int("causal" in kind), "softcap": 1.5 if rows == 9 else 0.0}, 23)
+    with np.errstate(invalid="ignore"):
+        want = ReferenceEvaluator(model).run(None, feeds)[0]
+    assert np.isnan(want).any() and (kind == "causal" or (want[0, 0, 3] == 0).all())
+    if constant and len(inputs) > 3:
+        name = model.graph.input[3].name
+        model.graph.initializer.append(numpy_helper.from_array(feeds.pop(name), name))
+        del model.graph.input[3]
+    options = tiercel.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    got = tiercel.InferenceSession(model.SerializeToString(), options).run(None, feeds)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+    assert [n.domain for n in onnx.load(tmp_path / "optimised.onnx").graph.node if n.op_type == "Attention"] == ["ai.tiercel"]
+    options.graph_optimization_level = tiercel.GraphOptimizationLevel.ORT_DISABLE_ALL
+    np.testing.assert_allclose(tiercel.InferenceSession(model.SerializeToString(), options).run(None, feeds)[0], want, rtol=1e-4, atol=1e-6)

@@ -284,3 +284,32 @@ def test_mild_masks_stay(tmp_path):
         return b.MatMul(b.Softmax(b.Where("hidden", -2.0, b.MatMul("q", kt(b))), axis=-1), "v")
 
     fused(spell, qkv() | {"hidden": RNG.random((S, T)) < 0.5}, tmp_path, attentions=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("spelling", ["divided", "multiplied", "query"])
+def test_soft_cap(masked, spelling, tmp_path):
+    """Scores are capped before they are masked (Gemma 2)."""
+    feeds = {"q": rand(B, H, S, D) * 4, "k": rand(B, H, T, D), "v": rand(B, H, T, D)}
+    if masked:
+        feeds["m"] = np.where(RNG.random((B, 1, S, T)) < 0.7, 0, np.finfo(np.float32).min).astype(np.float32)
+
+    def spell(b):
+        q = b.Mul("q", 0.35) if spelling == "query" else "q"
+        s = b.MatMul(q, b.Transpose("k", perm=[0, 1, 3, 2]))
+        s = b.Div(b.Mul(s, 0.35), 2.0) if spelling == "divided" else b.Mul(s, 0.35 / 2) if spelling == "multiplied" else b.Div(s, 2.0)
+        s = b.Mul(b.Tanh(s), 2.0)
+        return b.MatMul(b.Softmax(b.Add(s, "m") if masked else s, axis=-1), "v")
+
+    ops = fused(spell, feeds, tmp_path, {n: [f"{n}{i}" if i == 2 else d for i, d in enumerate(v.shape)] for n, v in feeds.items() if n != "m"} if not masked else None)
+    assert "Tanh" not in ops
+
+
+def test_a_mask_below_a_soft_cap_stays(tmp_path):
+    feeds = {"q": rand(B, H, S, D), "k": rand(B, H, T, D), "v": rand(B, H, T, D), "m": rand(S, T)}
+
+    def spell(b):
+        s = b.Mul(b.Tanh(b.Add(b.MatMul("q", b.Transpose("k", perm=[0, 1, 3, 2])), "m")), 2.0)
+        return b.MatMul(b.Softmax(s, axis=-1), "v")
+
+    fused(spell, feeds, tmp_path, attentions=0)
