@@ -82,20 +82,23 @@ struct Plan {
   int64_t mask_batch = 0, mask_head = 0, mask_row = 0, mask_col = 0;
   float scale = 1, cap = 0;
   bool nan_to_zero = false, masked_to_zero = false;
-  bool direct = false;     // few rows: K is read where it lies
+  bool direct = false;     // few rows: K and V are read where they lie
   bool skips = false;      // masked blocks of keys may be left out
-  int64_t task_rows = 1;   // rows of Q of one task
+  bool packs_values = false;
+  int64_t row_block = 1;   // rows of Q of one task
   int64_t key_block = 1, key_blocks = 1;
-  int64_t value_row = 0;   // floats of a packed row of V
+  int64_t value_row = 0;   // floats from a row of V to the next, packed or not
   int64_t score_row = 0;   // floats between rows of scores
   int64_t key_floats = 0, value_floats = 0;  // of one packed head of K and V
   int64_t at_values = 0, at_reach = 0, at_scores = 0, scratch = 0;  // workspace: packed keys, the reach of their blocks, then of each thread: scores and what belongs to rows
 };
 
-// Rows that meet a block of keys at a time: their scores stay in L1, while the block stays in L2 for all rows of a task.
-constexpr int64_t kRows = 24, kKeys = 512;
+// Rows that meet a block of keys at a time: their scores are a part of L2, and enough rows use each panel of keys and values that comes
+// to L1. The blocks depend on shapes alone, so results do not depend on the number of threads.
+constexpr int64_t kRows = 96, kKeys = 512;
 constexpr int64_t kMaskedKeys = 192;  // where masks differ from row to row: finer, so that causal ones leave out nearly half
-constexpr int64_t kFewRows = 8;  // with fewer, packing K costs more than it gives
+constexpr int64_t kFewRows = 8;     // with fewer, packing K costs more than it gives
+constexpr int64_t kManyRows = 256;  // with fewer, so does packing V
 constexpr float kLow = -1e30f;   // masks below leave no weight beside any score that is not masked
 
 // What a masked block has to be left out: magnitudes of its keys bound its scores, and no value of it may be infinite or NaN, for
@@ -105,7 +108,7 @@ float reach(const Plan& p, const float* k, const float* v, int64_t keys) {
   return std::isfinite(of_values) ? of_keys : INFINITY;
 }
 
-// Rows `first` to `first + rows` of a head, at most kRows.
+// A block of rows of a head, at most kRows.
 class Rows {
  public:
   Rows(const Plan& plan, int64_t count, float* scratch) : p(plan), rows(count), scores(scratch) {
@@ -176,7 +179,7 @@ class Rows {
 
   // Rows of weights times the values of a block.
   void weigh(int64_t b, float* to, int64_t count, bool accumulate) const {
-    const float *values = v + b * p.key_block * (p.direct ? p.v.row : p.value_row), *weights = scores;
+    const float *values = v + b * p.key_block * p.value_row, *weights = scores;
     GemmArgs g;
     g.m = count;
     g.n = p.out_depth;
@@ -184,7 +187,7 @@ class Rows {
     g.a = &weights;
     g.a_row = p.score_row;
     g.b = &values;
-    g.b_row = p.direct ? p.v.row : 0;
+    g.b_row = p.packs_values ? 0 : p.v.row;
     g.c = to;
     g.c_row = p.y.row;
     g.accumulate = accumulate;
@@ -214,25 +217,23 @@ void run(const Plan& p, const Args& a, Worker& w) {
       const int64_t b = task % p.key_blocks, i = task / p.key_blocks, first = b * p.key_block, last = std::min(first + p.key_block, p.keys);
       const float *const k = K + p.k.at(i / p.groups, i % p.groups), *const v = V + p.v.at(i / p.groups, i % p.groups) + first * p.v.row;
       pack_keys(p, k, first, last, packed + i * p.key_floats);
-      gemm().pack_b(v, p.v.row, 1, last - first, p.out_depth, 0, p.out_depth, values + i * p.value_floats + first * p.value_row);
+      if (p.packs_values) gemm().pack_b(v, p.v.row, 1, last - first, p.out_depth, 0, p.out_depth, values + i * p.value_floats + first * p.value_row);
       if (p.skips) reaches[task] = reach(p, k + first * p.k.row, v, last - first);
     });
     w.barrier();
   }
-  const int64_t blocks = ceil_div(p.rows, p.task_rows);
+  const int64_t blocks = ceil_div(p.rows, p.row_block);
   w.parallel_for(p.batch * p.heads * blocks, 1, [&](int64_t task, int64_t) {
     const int64_t head = task / blocks % p.heads, batch = task / blocks / p.heads, group = head / (p.heads / p.groups);
-    const int64_t begin = task % blocks * p.task_rows, end = std::min(begin + p.task_rows, p.rows);
-    for (int64_t first = begin; first < end; first += kRows) {
-      Rows rows(p, std::min(kRows, end - first), scratch);
-      rows.q = Q + p.q.at(batch, head) + first * p.q.row;
-      rows.k = p.direct ? K + p.k.at(batch, group) : packed + (batch * p.groups + group) * p.key_floats;
-      rows.v = p.direct ? V + p.v.at(batch, group) : values + (batch * p.groups + group) * p.value_floats;
-      rows.mask = mask ? mask + batch * p.mask_batch + head * p.mask_head + first * p.mask_row : nullptr;
-      rows.reach = reaches + (batch * p.groups + group) * p.key_blocks;
-      rows.y = y + p.y.at(batch, head) + first * p.y.row;
-      rows.run();
-    }
+    const int64_t first = task % blocks * p.row_block, of_group = batch * p.groups + group;
+    Rows rows(p, std::min(p.row_block, p.rows - first), scratch);
+    rows.q = Q + p.q.at(batch, head) + first * p.q.row;
+    rows.k = p.direct ? K + p.k.at(batch, group) : packed + of_group * p.key_floats;
+    rows.v = p.packs_values ? values + of_group * p.value_floats : V + p.v.at(batch, group);
+    rows.mask = mask ? mask + batch * p.mask_batch + head * p.mask_head + first * p.mask_row : nullptr;
+    rows.reach = reaches + of_group * p.key_blocks;
+    rows.y = y + p.y.at(batch, head) + first * p.y.row;
+    rows.run();
   });
 }
 
@@ -268,15 +269,16 @@ void prepare(PrepareContext& ctx) {
   }
   p.direct = p.rows < kFewRows;
   p.skips = ctx.has_input(3) && !p.direct;
-  const int64_t tasks = std::max<int64_t>(ceil_div(p.rows, 4 * kRows), 1);
-  p.task_rows = std::max<int64_t>(round_up(ceil_div(p.rows, tasks), 6), 1);  // as even as can be
+  p.packs_values = p.rows >= kManyRows;
+  p.row_block = round_up(ceil_div(p.rows, std::max<int64_t>(ceil_div(p.rows, kRows), 1)), 6);  // as even as can be, in tiles
+  p.row_block = std::max<int64_t>(p.row_block, 1);
   p.key_blocks = ceil_div(p.keys, p.skips && p.mask_row ? kMaskedKeys : kKeys);
   p.key_block = std::max<int64_t>(round_up(ceil_div(p.keys, std::max<int64_t>(p.key_blocks, 1)), 64), 64);
   p.key_blocks = ceil_div(p.keys, p.key_block);
   p.score_row = std::min(p.key_block, round_up(p.keys, 16));
   p.key_floats = p.direct ? 0 : round_up(gemm_packed_floats(gemm(), p.depth, p.keys), 16);
-  p.value_row = round_up(p.out_depth, gemm().lanes);
-  p.value_floats = p.direct ? 0 : round_up(p.value_row * p.keys, 16);
+  p.value_row = p.packs_values ? round_up(p.out_depth, gemm().lanes) : p.v.row;
+  p.value_floats = p.packs_values ? round_up(p.value_row * p.keys, 16) : 0;
   p.at_values = p.batch * p.groups * p.key_floats;
   p.at_reach = p.at_values + p.batch * p.groups * p.value_floats;
   p.at_scores = p.at_reach + (p.skips ? round_up(p.batch * p.groups * p.key_blocks, 16) : 0);
