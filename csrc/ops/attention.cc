@@ -90,7 +90,8 @@ struct Plan {
   int64_t value_row = 0;   // floats from a row of V to the next, packed or not
   int64_t score_row = 0;   // floats between rows of scores
   int64_t key_floats = 0, value_floats = 0;  // of one packed head of K and V
-  int64_t at_values = 0, at_reach = 0, at_scores = 0, scratch = 0;  // workspace: packed keys, the reach of their blocks, then of each thread: scores and what belongs to rows
+  // Workspace: packed keys, packed values, the reach of blocks, then of each thread: scores and what belongs to rows.
+  int64_t at_values = 0, at_reach = 0, at_scores = 0, scratch = 0;
 };
 
 // Rows that meet a block of keys at a time: their scores are a part of L2, and enough rows use each panel of keys and values that comes
@@ -152,8 +153,9 @@ class Rows {
   }
   // Are all weights of a masked block zero, whatever its scores?
   bool weightless(int64_t b) const {
-    const double bound = p.cap > 0 ? p.cap : std::fabs(double{p.scale}) * static_cast<double>(p.depth) * attention().magnitude(q, p.q.row, rows, p.depth) * reach[b];
-    if (!(bound < -0.1 * kLow) || std::isinf(reach[b])) return false;
+    const double of_rows = attention().magnitude(q, p.q.row, rows, p.depth), sums = static_cast<double>(p.depth) * of_rows * reach[b];
+    const double bound = p.cap > 0 ? p.cap : std::fabs(double{p.scale}) * sums;
+    if (!(bound < -0.1 * kLow) || !std::isfinite(sums)) return false;
     return std::all_of(most_, most_ + rows, [](float m) { return m > 0.1f * kLow; });
   }
 
@@ -211,7 +213,8 @@ void pack_keys(const Plan& p, const float* k, int64_t first, int64_t last, float
 
 void run(const Plan& p, const Args& a, Worker& w) {
   const float *Q = a.in<float>(0), *K = a.in<float>(1), *V = a.in<float>(2), *mask = a.in<float>(3);
-  float *y = a.out<float>(0), *packed = a.workspace<float>(), *values = packed + p.at_values, *reaches = packed + p.at_reach, *scratch = packed + p.at_scores + w.index() * p.scratch;
+  float *y = a.out<float>(0), *packed = a.workspace<float>(), *values = packed + p.at_values, *reaches = packed + p.at_reach;
+  float* const scratch = packed + p.at_scores + w.index() * p.scratch;
   if (!p.direct) {
     w.parallel_for(p.batch * p.groups * p.key_blocks, 1, [&](int64_t task, int64_t) {
       const int64_t b = task % p.key_blocks, i = task / p.key_blocks, first = b * p.key_block, last = std::min(first + p.key_block, p.keys);

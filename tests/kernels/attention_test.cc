@@ -79,7 +79,8 @@ TEST(attention_weights_match_the_reference) {
 
 TEST(attention_weights_pass_on_nan) {
   testing::for_each_isa([](Isa isa) {
-    for (const float poison : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7f800001u), std::numeric_limits<float>::infinity()})
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    for (const float poison : {nan, -nan, std::bit_cast<float>(0x7f800001u), std::numeric_limits<float>::infinity()})
       for (const int64_t block : {1000, 8})
         for (const int mask : {0, 2}) {
           Case t{3, 40, mask};
