@@ -18,7 +18,12 @@ struct Free {
 }  // namespace
 
 Buffer allocate(size_t bytes) {
-  constexpr size_t kHuge = size_t{2} << 20;
+  constexpr size_t kHuge = size_t{2} << 20, kSmall = 512;
+  if (bytes <= kSmall) {  // the numbers of shapes: one block with its count of owners
+    auto block = std::make_shared_for_overwrite<char[]>(bytes + kAlignment);
+    char* const p = block.get() + (-reinterpret_cast<uintptr_t>(block.get()) & (kAlignment - 1));
+    return Buffer(std::move(block), p);
+  }
   const bool huge = bytes >= 2 * kHuge;
   const size_t align = huge ? kHuge : kAlignment;
   require_memory(bytes);

@@ -7,16 +7,42 @@ namespace tiercel {
 
 // ---- Symbols
 
+SymbolTable::SymbolTable(const SymbolTable& outer) : outer_(&outer) {
+  std::lock_guard lock(outer.mutex_);
+  first_ = outer.first_ + outer.names_.size();
+}
+
 Dim SymbolTable::add(std::string name) {
-  names_.push_back(std::move(name));
-  return kSymbolBase + static_cast<Dim>(names_.size() - 1);
+  names_.push_back(name.empty() ? nullptr : std::make_unique<const std::string>(std::move(name)));
+  return kSymbolBase + static_cast<Dim>(first_ + names_.size() - 1);
+}
+
+const std::string& SymbolTable::name_of(Dim d) const {
+  static const std::string none;
+  const auto at = static_cast<size_t>(d - kSymbolBase);
+  if (at < first_) return outer_->name_of(d);
+  return at - first_ < names_.size() && names_[at - first_] ? *names_[at - first_] : none;
+}
+
+Dim SymbolTable::find_name(const std::string& name) const {
+  const auto it = by_name_.find(name);
+  return it != by_name_.end() ? it->second : outer_ ? outer_->find_name(name) : 0;
+}
+
+Dim SymbolTable::find_sum(const Sum& sum) const {
+  const auto it = sums_.find(sum);
+  return it != sums_.end() ? it->second : outer_ ? outer_->find_sum(sum) : 0;
+}
+
+const SymbolTable::Sum* SymbolTable::find_terms(Dim d) const {
+  const auto it = terms_.find(d);
+  return it != terms_.end() ? &it->second : outer_ ? outer_->find_terms(d) : nullptr;
 }
 
 Dim SymbolTable::named(const std::string& name) {
   std::lock_guard lock(mutex_);
-  auto [it, added] = by_name_.try_emplace(name, 0);
-  if (added) it->second = add(name);
-  return it->second;
+  if (const Dim d = find_name(name)) return d;
+  return by_name_[name] = add(name);
 }
 
 Dim SymbolTable::fresh() {
@@ -31,10 +57,9 @@ Dim SymbolTable::plus(Dim a, Dim b) {
   Sum sum{{}, 0};
   for (const Dim d : {a, b}) {
     if (!is_symbol(d) && (d > kMost || d < -kMost)) return add({});
-    const auto known = terms_.find(d);
-    if (known != terms_.end()) {
-      sum.first.insert(sum.first.end(), known->second.first.begin(), known->second.first.end());
-      sum.second += known->second.second;
+    if (const Sum* known = find_terms(d)) {
+      sum.first.insert(sum.first.end(), known->first.begin(), known->first.end());
+      sum.second += known->second;
     } else if (is_symbol(d)) {
       sum.first.push_back(d);
     } else {
@@ -45,38 +70,46 @@ Dim SymbolTable::plus(Dim a, Dim b) {
   if (sum.first.size() > kTerms || sum.second > kMost || sum.second < -kMost) return add({});
   std::sort(sum.first.begin(), sum.first.end());
   if (sum.first.size() == 1 && sum.second == 0) return sum.first[0];
-  const auto [it, added] = sums_.try_emplace(sum, 0);
-  if (!added) return it->second;
+  if (const Dim d = find_sum(sum)) return d;
   std::string text;
   bool named = true;
   for (const Dim d : sum.first) {
-    const std::string& one = names_[static_cast<size_t>(d - kSymbolBase)];
+    const std::string& one = name_of(d);
     named = named && !one.empty();
     text += cat(text.empty() ? "" : " + ", one);
   }
   if (sum.second) text += cat(sum.second < 0 ? " - " : " + ", std::abs(sum.second));
-  it->second = add(named ? text : std::string());
-  terms_[it->second] = sum;
-  return it->second;
+  const Dim d = add(named ? text : std::string());
+  sums_[sum] = d;
+  terms_[d] = std::move(sum);
+  return d;
 }
 
 const std::string& SymbolTable::name(Dim d) const {
   std::lock_guard lock(mutex_);
-  return names_[static_cast<size_t>(d - kSymbolBase)];
+  return name_of(d);
 }
 
 void SymbolTable::note_extent(Dim d) {
   if (!is_symbol(d)) return;
   std::lock_guard lock(mutex_);
+  const auto at = static_cast<size_t>(d - kSymbolBase);
+  if (at < first_ || at - first_ >= names_.size()) return;  // known to the table below, where it came from an axis
   extents_.resize(names_.size());
-  extents_[static_cast<size_t>(d - kSymbolBase)] = true;
+  extents_[at - first_] = true;
 }
 
 bool SymbolTable::is_extent(Dim d) const {
   if (!is_symbol(d)) return false;
   std::lock_guard lock(mutex_);
   const auto at = static_cast<size_t>(d - kSymbolBase);
-  return at < extents_.size() && extents_[at];
+  if (at < first_) return outer_->is_extent(d);
+  return at - first_ < extents_.size() && extents_[at - first_];
+}
+
+int SymbolTable::size() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<int>(first_ + names_.size());
 }
 
 std::string SymbolTable::str(Dim d) const {
@@ -223,6 +256,11 @@ void Graph::erase(Node* node) {
   for (size_t i = 0; i < node->inputs.size(); ++i) drop_use(node->inputs[i], node, static_cast<int>(i));
   for (Value* v : node->outputs) if (v) values_[v->id].reset();
   nodes_.erase(node->self);
+}
+
+void Graph::renumber() {
+  std::erase(values_, nullptr);
+  for (size_t i = 0; i < values_.size(); ++i) values_[i]->id = static_cast<int>(i);
 }
 
 void Graph::erase_dead() {

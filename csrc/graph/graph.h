@@ -4,7 +4,6 @@
 // node. Bodies of If, Loop and Scan are Graphs held in the node's attributes; an outer value that a body uses is an explicit
 // input: it stands in the node's `inputs` after the operator's own, and at the end of the body's `inputs` (see Node::captures).
 #pragma once
-#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -71,6 +70,7 @@ struct Node {
   float attr_float(std::string_view key, float otherwise) const;
   std::string attr_string(std::string_view key, std::string_view otherwise) const;
   std::vector<int64_t> attr_ints(std::string_view key, std::vector<int64_t> otherwise = {}) const;
+  const std::vector<int64_t>* find_ints(std::string_view key) const;  // null when absent; so for attr_tensor and attr_graph
   std::vector<float> attr_floats(std::string_view key, std::vector<float> otherwise = {}) const;
   std::vector<std::string> attr_strings(std::string_view key) const;
   const Tensor* attr_tensor(std::string_view key) const;  // null when absent
@@ -89,6 +89,12 @@ using NodeList = std::list<std::unique_ptr<Node>>;
 // Symbolic extents: their names, shared by a graph and its bodies. Any number of threads may use one at once: runs build Programs.
 class SymbolTable {
  public:
+  SymbolTable() = default;
+  // A table of its own over `outer`, which it only reads: what a Program's inference needs goes when the Program has been built.
+  // Nothing may be added to `outer` meanwhile.
+  explicit SymbolTable(const SymbolTable& outer);
+  // Do both give the same symbols the same meaning (those that the narrower one knows)?
+  bool extends(const SymbolTable& other) const { return this == &other || (outer_ && outer_->extends(other)); }
   Dim named(const std::string& name);                 // the same name, the same symbol
   Dim fresh();                                        // equal to nothing else
   Dim plus(Dim a, Dim b);                             // of numbers or symbols: the same sum, the same symbol; (t + 3) + -3 is t
@@ -97,15 +103,22 @@ class SymbolTable {
   // Symbols also stand for integers that inference cannot compute; those that are the extent of some axis are not negative.
   void note_extent(Dim d);
   bool is_extent(Dim d) const;
+  int size() const;                                   // symbols so far, those of the tables below included
 
  private:
+  using Sum = std::pair<std::vector<Dim>, int64_t>;   // of symbols that are no sums, in order, and a number
   Dim add(std::string name);
+  const std::string& name_of(Dim d) const;            // these four: under the lock, and in the tables below
+  Dim find_name(const std::string& name) const;       // 0: none
+  Dim find_sum(const Sum& sum) const;                 // 0: none
+  const Sum* find_terms(Dim d) const;
 
   mutable ForkSafeMutex mutex_;
-  std::deque<std::string> names_;  // stay where they are
+  const SymbolTable* outer_ = nullptr;
+  size_t first_ = 0;                                  // symbols of the tables below: this one's ids follow
+  std::vector<std::unique_ptr<const std::string>> names_;  // null: none
   std::vector<bool> extents_;
   std::unordered_map<std::string, Dim> by_name_;
-  using Sum = std::pair<std::vector<Dim>, int64_t>;   // of symbols that are no sums, in order, and a number
   std::map<Sum, Dim> sums_;
   std::unordered_map<Dim, Sum> terms_;
 };
@@ -151,6 +164,7 @@ class Graph {
   // Turns a node's output into a constant: it keeps its name and uses and loses its producer.
   void make_constant(Value* v, Tensor tensor);
   void erase(Node* node);   // its outputs must be unused; they go with it
+  void renumber();          // ids without gaps: what is held by id takes less
   void erase_dead();        // nodes whose outputs nobody uses, then unused constants (bodies too)
   // Consistency of uses, producers, order and names: an Error(kInvalidGraph) on the first thing wrong. For tests and dumps.
   void check() const;

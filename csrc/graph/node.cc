@@ -52,6 +52,7 @@ std::vector<int64_t> Node::attr_ints(std::string_view key, std::vector<int64_t> 
   const auto* v = get<std::vector<int64_t>>(*this, key);
   return v ? *v : otherwise;
 }
+const std::vector<int64_t>* Node::find_ints(std::string_view key) const { return get<std::vector<int64_t>>(*this, key); }
 std::vector<float> Node::attr_floats(std::string_view key, std::vector<float> otherwise) const {
   const auto* v = get<std::vector<float>>(*this, key);
   return v ? *v : otherwise;

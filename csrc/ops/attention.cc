@@ -41,7 +41,7 @@ void infer(InferContext& ctx) {
   for (int i = 0; i < 3; ++i) {
     ctx.check(ctx.dtype(i) == DType::kFloat, "input ", i, " should be float");
     if (!ctx.ranked(i)) return ctx.set_output(0, Type::tensor(DType::kFloat));
-    ctx.check(ctx.shape(i).rank() == 4, "input ", i, " should have 4 dimensions, got ", ctx.shape(i).str());
+    ctx.check(ctx.shape(i).rank() == 4, "input ", i, " should have 4 dimensions, got ", ctx.shape(i));
   }
   const Shape q = logical(ctx.shape(0), order_of(ctx.node, "q_layout")), k = logical(ctx.shape(1), order_of(ctx.node, "k_layout")),
               v = logical(ctx.shape(2), order_of(ctx.node, "v_layout"));
@@ -57,7 +57,7 @@ void infer(InferContext& ctx) {
     if (!ctx.ranked(3)) return ctx.set_output(0, DType::kFloat, Shape{ctx.fresh(), ctx.fresh(), ctx.fresh(), ctx.fresh()});
     const Shape scores = y;
     y = broadcast_shapes(ctx, scores, ctx.shape(3));
-    ctx.check(y.rank() == 4, "the mask should broadcast to ", scores.str());
+    ctx.check(y.rank() == 4, "the mask should broadcast to ", scores);
     if (ctx.shape(3).rank() > 0 && !is_symbol(ctx.shape(3).back()) && ctx.shape(3).back() != 1)
       unify(ctx, ctx.shape(3).back(), k[2], "columns of the mask and rows of K");
   }

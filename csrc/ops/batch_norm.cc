@@ -35,7 +35,7 @@ void infer(InferContext& ctx) {
   for (int i = 1; i < 5; ++i) {
     if (!ctx.ranked(i)) continue;
     const Shape& s = ctx.shape(i);
-    ctx.check(s.rank() == stat.rank(), "input ", i, " of shape ", s.str(), " should have the shape ", stat.str());
+    ctx.check(s.rank() == stat.rank(), "input ", i, " of shape ", s, " should have the shape ", stat);
     for (int k = 0; k < s.rank(); ++k) stat[k] = unify(ctx, stat[k], s[k], "the channels and the extents of the statistics");
   }
   for (int i = 1; i < ctx.num_outputs(); ++i) ctx.set_output(i, ctx.dtype(i == 1 || i == 3 ? 3 : 4), stat);

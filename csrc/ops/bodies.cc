@@ -28,13 +28,13 @@ std::vector<ValueInfo> infer_body(const InferContext& ctx, Graph& body, std::vec
     declared.kind = own[i].type.kind;
     declared.dtype = own[i].type.dtype;
   }
-  if (&ctx.symbols() == &body.symbols()) {  // else extents of the two mean different things
+  if (ctx.symbols().extends(body.symbols())) {  // else extents of the two mean different things
     std::vector<const ValueInfo*> in;
     for (const ValueInfo& i : own) in.push_back(&i);
     const int at = ctx.node.captures_begin(&body);
     for (int i = 0; i < body.captured; ++i) in.push_back(ctx.has_input(at + i) ? &ctx.input(at + i) : nullptr);
     try {
-      const std::vector<ValueInfo> infos = infer_graph(body, in, false);
+      const std::vector<ValueInfo> infos = infer_graph(body, in, false, true, &ctx.symbols());
       for (const Value* v : body.outputs()) {
         result.push_back(infos[static_cast<size_t>(v->id)]);
         if (!v->is_constant()) result.back().constant = nullptr;  // it may belong to a node of the body
@@ -92,8 +92,8 @@ void Stack::add(const EvalContext& ctx, const Tensor& item) {
     buffer_ = Tensor(item.dtype(), shape);
     capacity_ = std::max<int64_t>(total_, 1);
   }
-  ctx.check(item.shape() == item_ && item.dtype() == buffer_.dtype(), "a scan output has shape ", item.shape().str(), " and before had ",
-            item_.str(), ": all steps should give one shape");
+  ctx.check(item.shape() == item_ && item.dtype() == buffer_.dtype(), "a scan output has shape ", item.shape(), " and before had ",
+            item_, ": all steps should give one shape");
   if (!strided) reserve(count_ + 1);
   const Element e(item.dtype());
   const int64_t at = reverse_ ? total_ - 1 - count_ : count_;

@@ -31,7 +31,7 @@ void infer(InferContext& ctx) {
   const DType dtype = ctx.dtype(0);
   int rank = -1;
   for (int i = 0; i < ctx.num_inputs(); ++i) {
-    ctx.check(ctx.dtype(i) == dtype, "input ", i, " is ", ctx.type(i).str(), ": all inputs should have one element type");
+    ctx.check(ctx.dtype(i) == dtype, "input ", i, " is ", ctx.type(i), ": all inputs should have one element type");
     if (!ctx.ranked(i)) continue;
     if (rank < 0) rank = ctx.shape(i).rank();
     ctx.check(ctx.shape(i).rank() == rank, "input ", i, " has rank ", ctx.shape(i).rank(), ", another has ", rank);

@@ -64,7 +64,7 @@ void infer(InferContext& ctx) {
   if (ctx.has_input(3)) {
     const Type& r = ctx.type(3);
     ctx.check(r.dtype == x.dtype && r.layout == y.layout, "the residual should have the output's type and layout");
-    ctx.check(!r.ranked || !r.shape.known() || !out.known() || r.shape == out, "the residual should have the output's shape ", out.str());
+    ctx.check(!r.ranked || !r.shape.known() || !out.known() || r.shape == out, "the residual should have the output's shape ", out);
   }
   ctx.set_output(0, y);
 }

@@ -309,15 +309,15 @@ Shape aligned_operand(const Node& node, const Shape& a, const Shape& b) {
 Shape aligned_operand(InferContext& ctx, const Shape& a, const Shape& b) {
   if (ctx.node.opset >= 7) return b;
   if (!ctx.node.attr_int("broadcast", 0)) {
-    ctx.check(a.rank() == b.rank(), "shapes ", a.str(), " and ", b.str(), " should be equal without broadcast=1");
+    ctx.check(a.rank() == b.rank(), "shapes ", a, " and ", b, " should be equal without broadcast=1");
     for (int i = 0; i < a.rank(); ++i) unify(ctx, a[i], b[i], "extents without broadcast=1");
     return b;
   }
   if (ctx.node.has("axis")) {
     const int axis = ctx.axis(ctx.node.attr_int("axis", 0), a.rank());
-    ctx.check(axis + b.rank() <= a.rank(), "shape ", b.str(), " does not fit into ", a.str(), " from axis ", axis);
+    ctx.check(axis + b.rank() <= a.rank(), "shape ", b, " does not fit into ", a, " from axis ", axis);
   } else {
-    ctx.check(b.rank() <= a.rank(), "shape ", b.str(), " does not broadcast to ", a.str());
+    ctx.check(b.rank() <= a.rank(), "shape ", b, " does not broadcast to ", a);
   }
   return aligned_operand(ctx.node, a, b);
 }

@@ -64,29 +64,49 @@ std::vector<RuntimeValue> evaluate(const Node& node, const std::vector<RuntimeVa
     row.eval(ctx, w);
     return std::move(ctx.outputs());
   }
+  std::vector<ValueInfo> out(node.outputs.size());
+  InferContext infer(node, in, out, symbols);
+  row.infer(infer);
+  for (size_t i = 0; i < out.size(); ++i)
+    if (node.outputs[i] && !out[i].type.static_shape())
+      fail(Code::kRuntimeException, node.label(), ": the shape of output ", i, " depends on data");
+  std::vector<Tensor> results = evaluate_inferred(node, row, in, out);
+  std::vector<RuntimeValue> outputs(results.size());
+  for (size_t i = 0; i < outputs.size(); ++i) if (node.outputs[i]) outputs[i] = std::move(results[i]);
+  return outputs;
+}
+
+std::vector<Tensor> evaluate_inferred(const Node& node, const OpRow& row, std::span<const ValueInfo* const> in, std::span<const ValueInfo> out) {
   NoCache cache;
-  const Prepared p = prepare_node(node, row, in, symbols, cache);
-  std::vector<void*> table;
-  std::vector<int32_t> slots;
-  auto slot = [&](void* data) { slots.push_back(data ? static_cast<int32_t>(table.size()) : -1); if (data) table.push_back(data); };
-  for (const RuntimeValue& v : inputs) slot(v.empty() ? nullptr : v.tensor().data());
-  std::vector<RuntimeValue> outputs(node.outputs.size());
+  PrepareContext ctx(node, in, out, cache);
+  row.prepare(ctx);
+  constexpr size_t kFew = 8;  // operands
+  void* few[kFew];
+  int32_t few_slots[kFew];
+  const size_t operands = in.size() + out.size();
+  std::vector<void*> many(operands > kFew ? operands : 0);
+  std::vector<int32_t> many_slots(many.size());
+  void** table = many.empty() ? few : many.data();
+  int32_t* slots = many.empty() ? few_slots : many_slots.data();
+  auto slot = [&, n = 0](void* data) mutable { slots[n] = data ? n : -1; table[n++] = data; };
+  for (const ValueInfo* i : in) slot(i ? i->constant->data() : nullptr);
+  std::vector<Tensor> outputs(out.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (!node.outputs[i]) { slot(nullptr); continue; }
-    Tensor t;
-    for (auto [o, from] : p.aliases)
+    const Type& type = out[i].type;
+    Tensor& t = outputs[i];
+    for (auto [o, from] : ctx.aliases_)
       if (o == static_cast<int>(i)) {
-        const Tensor& source = inputs[from].tensor();
-        t = Tensor(p.outputs[i].dtype, p.outputs[i].shape, source.data(), source.owner(), p.outputs[i].layout);
+        const Tensor& source = *in[from]->constant;
+        t = Tensor(type.dtype, type.shape, source.data(), source.owner(), type.layout);
       }
-    if (!t.defined()) t = Tensor(p.outputs[i].dtype, p.outputs[i].shape, p.outputs[i].layout);
+    if (!t.defined()) t = Tensor(type.dtype, type.shape, type.layout);
     slot(t.data());
-    outputs[i] = t;
   }
-  if (p.kernel) {
-    Buffer scratch = p.workspace ? allocate(p.workspace) : nullptr;
+  if (ctx.kernel_) {
+    const Buffer scratch = ctx.workspace_ ? allocate(static_cast<size_t>(ctx.workspace_)) : nullptr;
     Worker w = alone();
-    p.kernel->run(Args(table.data(), slots.data(), static_cast<int>(inputs.size()), scratch.get()), w);
+    ctx.kernel_->run(Args(table, slots, static_cast<int>(in.size()), scratch.get()), w);
   }
   return outputs;
 }

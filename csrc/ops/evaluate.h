@@ -10,6 +10,9 @@ namespace tiercel {
 // Body-less operators only, unless `bodies` is given.
 std::vector<RuntimeValue> evaluate(const Node& node, const std::vector<RuntimeValue>& inputs, BodyRunner* bodies = nullptr);
 
+// The same with every input a constant and every output inferred, their shapes known; for operators that prepare.
+std::vector<Tensor> evaluate_inferred(const Node& node, const OpRow& row, std::span<const ValueInfo* const> in, std::span<const ValueInfo> out);
+
 // A node's kernel for shapes that have just become known, with what it needs to run.
 struct Prepared {
   std::vector<Type> outputs;

@@ -16,7 +16,7 @@ void infer(InferContext& ctx) {
   const Shape& s = ctx.shape(0);
   if (!dims) return ctx.set_output(0, dtype, fresh_shape(ctx, std::max(s.rank(), static_cast<int>(*n))));
   const Shape target(*dims);
-  for (Dim d : target) ctx.check(is_symbol(d) || d >= 0, "extent ", d, " in the target shape ", target.str(), " is negative");
+  for (Dim d : target) ctx.check(is_symbol(d) || d >= 0, "extent ", d, " in the target shape ", target, " is negative");
   const Shape r = broadcast_shapes(ctx, s, target);
   if (r.known()) check_fits(ctx, dtype, r);
   ctx.set_output(0, dtype, r);

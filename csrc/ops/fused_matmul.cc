@@ -31,7 +31,7 @@ void infer(InferContext& ctx) {
       const Dim want = out[d + out.rank() - s.rank()];
       fits = is_symbol(s[d]) || is_symbol(want) || s[d] == 1 || s[d] == want;
     }
-    ctx.check(fits, i == 2 ? "bias " : "residual ", s.str(), " should broadcast to the product's shape ", out.str());
+    ctx.check(fits, i == 2 ? "bias " : "residual ", s, " should broadcast to the product's shape ", out);
   }
   ctx.set_output(0, t, out);
 }

@@ -28,7 +28,7 @@ void infer(InferContext& ctx) {
     ctx.check(c.rank() <= 2, "C should have at most two axes");
     for (int i = 0; i < c.rank(); ++i) {
       const Dim want = out[i + 2 - c.rank()];
-      ctx.check(is_symbol(c[i]) || is_symbol(want) || c[i] == 1 || c[i] == want, "C ", c.str(), " should broadcast to ", out.str());
+      ctx.check(is_symbol(c[i]) || is_symbol(want) || c[i] == 1 || c[i] == want, "C ", c, " should broadcast to ", out);
     }
   }
   ctx.set_output(0, t, out);

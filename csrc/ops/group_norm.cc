@@ -26,7 +26,7 @@ template <Kind kind> void infer(InferContext& ctx) {
   for (int i : {1, 2}) {
     if (!ctx.has_input(i) || !ctx.ranked(i)) continue;
     const Shape& s = ctx.shape(i);
-    ctx.check(s.rank() == 1, "input ", i, " should be 1-D, got ", s.str());
+    ctx.check(s.rank() == 1, "input ", i, " should be 1-D, got ", s);
     operands = unify(ctx, operands, s[0], "the channels (or groups) and the length of scale and bias");
   }
 }

@@ -35,7 +35,9 @@ void infer_node(const Node& node, std::span<const ValueInfo* const> in, std::spa
   op_of(node).infer(ctx);
 }
 
-std::vector<ValueInfo> infer_graph(Graph& graph, std::span<const ValueInfo* const> inputs, bool update, bool declared) {
+std::vector<ValueInfo> infer_graph(Graph& graph, std::span<const ValueInfo* const> inputs, bool update, bool declared,
+                                   SymbolTable* table) {
+  SymbolTable& symbols = table ? *table : graph.symbols();
   std::vector<ValueInfo> infos(graph.num_values());
   for (int id = 0; id < graph.num_values(); ++id)
     if (Value* v = graph.value(id); v && (v->is_constant() || v->is_graph_input)) {
@@ -50,10 +52,10 @@ std::vector<ValueInfo> infer_graph(Graph& graph, std::span<const ValueInfo* cons
     in.clear();
     for (const Value* v : node->inputs) in.push_back(v ? &infos[v->id] : nullptr);
     out.assign(node->outputs.size(), {});
-    infer_node(*node, in, out, graph.symbols());
+    infer_node(*node, in, out, symbols);
     for (size_t i = 0; i < out.size(); ++i)
       if (Value* v = node->outputs[i]) {
-        if (declared || out[i].type.dtype == DType::kUndefined) complete(out[i].type, v->type, graph.symbols());
+        if (declared || out[i].type.dtype == DType::kUndefined) complete(out[i].type, v->type, symbols);
         infos[v->id] = std::move(out[i]);
       }
   }

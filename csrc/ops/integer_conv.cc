@@ -23,7 +23,7 @@ void check_channels(const InferContext& ctx, int i, Dim channels) {
   if (i < 0 || !ctx.has_input(i) || !ctx.ranked(i)) return;
   const Shape& s = ctx.shape(i);
   if (!s.known() || s.count() == 1) return;
-  ctx.check(s.rank() == 1, "input ", i, " should be a number or a vector, got ", s.str());
+  ctx.check(s.rank() == 1, "input ", i, " should be a number or a vector, got ", s);
   unify(ctx, s[0], channels, "the length of a parameter of W and the output channels");
 }
 
@@ -41,7 +41,7 @@ template <Form form> void infer(InferContext& ctx) {
   }
   for (int i : {form.x_scale, form.x_zero, form.y_scale, form.y_zero})
     if (i >= 0 && ctx.has_input(i) && ctx.ranked(i) && ctx.shape(i).known())
-      ctx.check(ctx.shape(i).count() == 1, "input ", i, " should be one number, got ", ctx.shape(i).str());
+      ctx.check(ctx.shape(i).count() == 1, "input ", i, " should be one number, got ", ctx.shape(i));
   if (!x.ranked || !w.ranked) return ctx.set_output(0, Type::tensor(y));
   const int rank = x.shape.rank();
   ctx.check(rank >= 3 && w.shape.rank() == rank, "X and W should have the same rank, of at least 3");

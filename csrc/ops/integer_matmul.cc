@@ -36,7 +36,7 @@ void check_param(const InferContext& ctx, int i, bool left, int operand) {
   if (is_symbol(extent) || !x.known()) return;
   const bool vector = s.rank() == 1 && s[0] == extent;
   const bool each = s.rank() == x.rank() && s.count() == x.count() / std::max<int64_t>(left ? x.back() : x[x.rank() - 2], 1);
-  ctx.check(vector || each, "input ", i, " of shape ", s.str(), " should be one number or ", extent, " (one for each ", left ? "row" : "column", ")");
+  ctx.check(vector || each, "input ", i, " of shape ", s, " should be one number or ", extent, " (one for each ", left ? "row" : "column", ")");
 }
 
 struct Form {
@@ -53,7 +53,7 @@ template <Form form> void infer(InferContext& ctx) {
     y = ctx.dtype(form.y_zero);
     ctx.check(is_byte(y), "the zero point of the result should be int8 or uint8, got ", dtype_name(y));
     for (int i : {form.y_scale, form.y_zero})
-      if (ctx.ranked(i) && ctx.shape(i).known()) ctx.check(ctx.shape(i).count() == 1, "input ", i, " should be one number, got ", ctx.shape(i).str());
+      if (ctx.ranked(i) && ctx.shape(i).known()) ctx.check(ctx.shape(i).count() == 1, "input ", i, " should be one number, got ", ctx.shape(i));
   }
   for (auto [zero, operand] : {std::pair{form.a_zero, form.a}, {form.b_zero, form.b}})
     if (ctx.has_input(zero)) ctx.check(ctx.dtype(zero) == ctx.dtype(operand), "a zero point should have the type of its operand");

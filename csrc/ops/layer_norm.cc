@@ -66,7 +66,7 @@ template <Form form> void infer(InferContext& ctx) {
       const Dim d = s[k], to = x.shape[rank - s.rank() + k];
       fits = d == 1 || is_symbol(d) || is_symbol(to) || d == to;
     }
-    ctx.check(fits, "input ", i, " of shape ", s.str(), " does not broadcast to ", x.shape.str());
+    ctx.check(fits, "input ", i, " of shape ", s, " does not broadcast to ", x.shape);
   }
   Shape stat = x.shape;
   for (int i = axis; i < rank; ++i) stat[i] = 1;

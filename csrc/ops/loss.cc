@@ -16,11 +16,11 @@ void infer(InferContext& ctx) {
   ctx.set_output(0, reduction == "none" ? Type::tensor(t) : Type::tensor(t, Shape()));
   if (!ctx.ranked(0)) return;
   const Shape& x = ctx.shape(0);
-  ctx.check(x.rank() >= 2, "the scores should be [N, C, ...], got ", x.str());
+  ctx.check(x.rank() >= 2, "the scores should be [N, C, ...], got ", x);
   Shape each = x;
   each.erase(1);
   if (ctx.ranked(1)) {
-    ctx.check(ctx.shape(1).rank() == each.rank(), "the target should have the scores' axes without the second, got ", ctx.shape(1).str());
+    ctx.check(ctx.shape(1).rank() == each.rank(), "the target should have the scores' axes without the second, got ", ctx.shape(1));
     for (int i = 0; i < each.rank(); ++i) each[i] = unify(ctx, each[i], ctx.shape(1)[i], "extents of scores and target");
   }
   if (ctx.has_input(2) && ctx.ranked(2)) {

@@ -27,7 +27,7 @@ void check_mask(const InferContext& ctx, int i, Dim batch) {
   if (is_symbol(n) || is_symbol(batch)) return;
   if (ctx.shape(i).rank() == 1)
     ctx.check(n == batch || n == 2 * batch || n == 3 * batch + 2, "a mask of one axis should have B, 2 B or 3 B + 2 elements for the batch B of ", batch, ", got ", n);
-  else ctx.check(n == batch || n == 1, "the mask of shape ", ctx.shape(i).str(), " does not fit the batch ", batch);
+  else ctx.check(n == batch || n == 1, "the mask of shape ", ctx.shape(i), " does not fit the batch ", batch);
 }
 
 void check_bias(const InferContext& ctx, int i) { check_rank(ctx, i, 4, 4, "attention_bias"); }

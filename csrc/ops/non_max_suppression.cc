@@ -16,7 +16,7 @@ template <class Ctx> bool centered(const Ctx& ctx) {
 void infer(InferContext& ctx) {
   for (int i : {0, 1}) {
     ctx.check(ctx.dtype(i) == DType::kFloat, "boxes and scores should be float, got ", dtype_name(ctx.dtype(i)));
-    ctx.check(!ctx.ranked(i) || ctx.shape(i).rank() == 3, "boxes should be [batch, boxes, 4] and scores [batch, classes, boxes], got ", ctx.type(i).str());
+    ctx.check(!ctx.ranked(i) || ctx.shape(i).rank() == 3, "boxes should be [batch, boxes, 4] and scores [batch, classes, boxes], got ", ctx.type(i));
   }
   if (ctx.has_input(2)) ctx.check(ctx.dtype(2) == DType::kInt64, "max_output_boxes_per_class should be int64");
   for (int i : {3, 4}) if (ctx.has_input(i)) ctx.check(ctx.dtype(i) == DType::kFloat, "the thresholds should be float");
@@ -48,7 +48,7 @@ bool overlap(const Box& a, const Box& b, float threshold) {
 
 template <class T> std::optional<T> scalar(const EvalContext& ctx, int i, const char* name) {
   if (!ctx.has_input(i)) return std::nullopt;
-  ctx.check(ctx.tensor(i).dtype() == dtype_of<T> && ctx.tensor(i).count() == 1, name, " should be one number, got shape ", ctx.tensor(i).shape().str());
+  ctx.check(ctx.tensor(i).dtype() == dtype_of<T> && ctx.tensor(i).count() == 1, name, " should be one number, got shape ", ctx.tensor(i).shape());
   return *ctx.tensor(i).as<T>();
 }
 
@@ -57,8 +57,8 @@ void eval(EvalContext& ctx, Worker&) {
   const Shape &b = boxes.shape(), &s = scores.shape();
   // Inference may not have known the shapes.
   ctx.check(boxes.dtype() == DType::kFloat && scores.dtype() == DType::kFloat, "boxes and scores should be float");
-  ctx.check(b.rank() == 3 && s.rank() == 3, "boxes should be [batch, boxes, 4] and scores [batch, classes, boxes], got ", b.str(), " and ", s.str());
-  ctx.check(b[0] == s[0] && b[1] == s[2], "batches and numbers of boxes and of scores should be equal, got ", b.str(), " and ", s.str());
+  ctx.check(b.rank() == 3 && s.rank() == 3, "boxes should be [batch, boxes, 4] and scores [batch, classes, boxes], got ", b, " and ", s);
+  ctx.check(b[0] == s[0] && b[1] == s[2], "batches and numbers of boxes and of scores should be equal, got ", b, " and ", s);
   ctx.check(b[2] == 4, "coordinates of a box should be 4, got ", b[2]);
   const int64_t most = scalar<int64_t>(ctx, 2, "max_output_boxes_per_class").value_or(0);
   const float iou = scalar<float>(ctx, 3, "iou_threshold").value_or(0);

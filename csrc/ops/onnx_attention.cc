@@ -53,7 +53,7 @@ void infer(InferContext& ctx) {
     if (!ctx.has_input(i)) continue;
     if (!ctx.ranked(i)) { keys = ctx.fresh(); continue; }
     const Shape& p = ctx.shape(i);
-    ctx.check(p.rank() == 4, "the cache should be [batch, heads, rows, size], got ", p.str());
+    ctx.check(p.rank() == 4, "the cache should be [batch, heads, rows, size], got ", p);
     unify(ctx, p[0], batch, "batches of Q and the cache");
     unify(ctx, p[1], k.heads, "heads of K and the cache");
     const Dim size = i == kPastKey ? k.size : v.size;
@@ -63,10 +63,10 @@ void infer(InferContext& ctx) {
   }
   if (ctx.has_input(kMask) && ctx.ranked(kMask)) {
     const Shape &m = ctx.shape(kMask), scores{batch, q.heads, q.rows, keys};
-    ctx.check(m.rank() >= 1 && m.rank() <= 4, "the mask should have 1 to 4 axes, got ", m.str());
+    ctx.check(m.rank() >= 1 && m.rank() <= 4, "the mask should have 1 to 4 axes, got ", m);
     for (int i = 1; i <= m.rank(); ++i) {
       const Dim d = m[m.rank() - i], s = scores[4 - i];
-      ctx.check(d < 0 || s < 0 || d == 1 || d == s || (i == 1 && d < s), "the mask of shape ", m.str(), " does not fit scores of ", scores.str());
+      ctx.check(d < 0 || s < 0 || d == 1 || d == s || (i == 1 && d < s), "the mask of shape ", m, " does not fit scores of ", scores);
     }
   }
   if (ctx.has_input(kLengths) && ctx.ranked(kLengths)) {

@@ -80,7 +80,7 @@ void infer_scale(InferContext& ctx, int scale, int zero) {
     }
     return;
   }
-  ctx.check(s.rank() == 1, "the scale should be a number or a vector, got the shape ", s.str());
+  ctx.check(s.rank() == 1, "the scale should be a number or a vector, got the shape ", s);
   unify(ctx, s[0], x[axis], "the length of the scale and of x along the axis");
 }
 

@@ -33,10 +33,10 @@ void infer(InferContext& ctx) {
   auto expect = [&](int i, const char* name, std::initializer_list<Dim> dims) {
     if (!ctx.has_input(i) || !ctx.ranked(i)) return;
     const Shape& s = ctx.shape(i);
-    ctx.check(s.rank() == static_cast<int>(dims.size()), name, " should have ", dims.size(), " dimensions, got ", s.str());
+    ctx.check(s.rank() == static_cast<int>(dims.size()), name, " should have ", dims.size(), " dimensions, got ", s);
     int k = 0;
     for (const Dim d : dims) {
-      ctx.check(is_symbol(d) || is_symbol(s[k]) || d == s[k], name, " should be ", Shape(dims).str(), ", got ", s.str());
+      ctx.check(is_symbol(d) || is_symbol(s[k]) || d == s[k], name, " should be ", Shape(dims), ", got ", s);
       ++k;
     }
   };

@@ -49,9 +49,9 @@ Dim remaining(const InferContext& ctx, const Shape& from, const Shape& to, int a
     else fits = fits && !__builtin_mul_overflow(n, x, &n);
   }
   for (Dim x : under) fits = fits && !__builtin_mul_overflow(d, x, &d);
-  ctx.check(fits, "the shape ", to.str(), " is too large");
+  ctx.check(fits, "the shape ", to, " is too large");
   if (symbols) return symbols == 1 && n == d && n ? symbol : ctx.fresh();
-  ctx.check(d != 0 && n % d == 0, "cannot reshape ", from.str(), " to ", to.str(), ": ", n, " is not a multiple of ", d);
+  ctx.check(d != 0 && n % d == 0, "cannot reshape ", from, " to ", to, ": ", n, " is not a multiple of ", d);
   return n / d;
 }
 
@@ -79,7 +79,7 @@ void infer_reshape(InferContext& ctx) {
     if (is_symbol(d)) {  // a nameless unknown may be 0 or -1: only one that the input has is an extent for sure
       if (ctx.symbols().name(d).empty() && std::find(from.begin(), from.end(), d) == from.end()) d = ctx.fresh();
     } else if (d == -1) {
-      ctx.check(infer_at < 0, "the target shape ", to.str(), " has more than one -1");
+      ctx.check(infer_at < 0, "the target shape ", to, " has more than one -1");
       infer_at = i;
     } else if (d == 0 && !allow_zero) {
       ctx.check(!ranked || i < from.rank(), "extent 0 at position ", i, " copies an extent that the input does not have");
@@ -93,7 +93,7 @@ void infer_reshape(InferContext& ctx) {
     for (int i = 0; i < to.rank(); ++i)
       if (is_symbol(to[i])) { to[i] = remaining(ctx, from, to, i); break; }
   if (ranked && from.known() && to.known())
-    ctx.check(from.count() == to.count(), "cannot reshape ", from.str(), " (", from.count(), " elements) to ", to.str(), " (",
+    ctx.check(from.count() == to.count(), "cannot reshape ", from, " (", from.count(), " elements) to ", to, " (",
               to.count(), ")");
   set_reshaped(ctx, to);
 }
@@ -112,7 +112,7 @@ void infer_flatten(InferContext& ctx) {
     int64_t n = 1;
     for (int i = first; i < last; ++i) {
       if (is_symbol(s[i])) { symbol = s[i]; ++symbols; }
-      else ctx.check(!__builtin_mul_overflow(n, s[i], &n), "the shape ", s.str(), " is too large");
+      else ctx.check(!__builtin_mul_overflow(n, s[i], &n), "the shape ", s, " is too large");
     }
     return !symbols || n == 0 ? n : symbols == 1 && n == 1 ? symbol : ctx.fresh();
   };
@@ -152,7 +152,7 @@ void infer_squeeze(InferContext& ctx) {
   }
   for (int64_t a : *axes) {
     const int i = ctx.axis(a, s.rank());
-    ctx.check(is_symbol(s[i]) || s[i] == 1, "axis ", a, " of shape ", s.str(), " should have extent 1");
+    ctx.check(is_symbol(s[i]) || s[i] == 1, "axis ", a, " of shape ", s, " should have extent 1");
     drop[i] = true;
   }
   Shape r;

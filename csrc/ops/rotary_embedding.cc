@@ -42,14 +42,14 @@ void infer(InferContext& ctx) {
   for (int i : {1, 2}) {
     if (!ctx.ranked(i)) continue;
     const Shape& c = ctx.shape(i);
-    ctx.check(c.rank() == (by_position ? 2 : 3), "the caches should have ", by_position ? 2 : 3, " axes, got ", c.str());
+    ctx.check(c.rank() == (by_position ? 2 : 3), "the caches should have ", by_position ? 2 : 3, " axes, got ", c);
     if (!is_symbol(f.turned)) unify(ctx, c.back(), f.turned / 2, "half of the turned features and the caches' last extent");
     if (by_position) continue;
     unify(ctx, c[0], f.batch, "batches of X and the caches");
     unify(ctx, c[1], f.rows, "rows of X and the caches");
   }
   if (by_position && ctx.ranked(3)) {
-    ctx.check(ctx.shape(3).rank() == 2, "position_ids should be [batch, rows], got ", ctx.shape(3).str());
+    ctx.check(ctx.shape(3).rank() == 2, "position_ids should be [batch, rows], got ", ctx.shape(3));
     unify(ctx, ctx.shape(3)[0], f.batch, "batches of X and position_ids");
     unify(ctx, ctx.shape(3)[1], f.rows, "rows of X and position_ids");
   }

@@ -165,7 +165,7 @@ void eval_concat(EvalContext& ctx, Worker&) {
     if (stack) item.insert(axis, 1);
     bool same = item.rank() == shape.rank() && t.dtype() == first.dtype();
     for (int k = 0; same && k < shape.rank(); ++k) same = k == axis || item[k] == shape[k];
-    ctx.check(same, "items of shapes ", first.shape().str(), " and ", t.shape().str(), " do not concatenate along axis ", axis);
+    ctx.check(same, "items of shapes ", first.shape(), " and ", t.shape(), " do not concatenate along axis ", axis);
     shape[axis] += item[axis];
   }
   Tensor out(first.dtype(), shape);

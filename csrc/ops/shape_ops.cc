@@ -66,7 +66,7 @@ void infer_constant_of_shape(InferContext& ctx) {
     return ctx.set_output(0, dtype, fresh_shape(ctx, static_cast<int>(*rank)));
   }
   const Shape shape(*dims);
-  for (Dim d : shape) ctx.check(is_symbol(d) || d >= 0, "extent ", d, " in shape ", shape.str(), " is negative");
+  for (Dim d : shape) ctx.check(is_symbol(d) || d >= 0, "extent ", d, " in shape ", shape, " is negative");
   check_fits(ctx, dtype, shape);
   ctx.set_output(0, dtype, shape);
   if (shape.rank() <= 1 && shape.known() && shape.count() <= kMaxKnownInts && is_integer(dtype) && bits_of(dtype) >= 8)

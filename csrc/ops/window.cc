@@ -8,7 +8,9 @@ namespace {
 constexpr int64_t kMost = INT32_MAX;  // of any attribute: products of two stay far from overflow
 
 void read(const Node& node, const char* name, int count, int64_t least, int64_t otherwise, int64_t* to) {
-  const auto v = node.attr_ints(name);
+  static const std::vector<int64_t> none;
+  const auto* found = node.find_ints(name);
+  const std::vector<int64_t>& v = found ? *found : none;
   if (!v.empty() && static_cast<int>(v.size()) != count)
     fail(Code::kInvalidGraph, node.label(), ": attribute ", name, " should have ", count, " entries, has ", v.size());
   for (int i = 0; i < count; ++i) {
@@ -68,8 +70,9 @@ Window window_of(const Node& node, int rank, std::span<const int64_t> kernel) {
   w.ceil = node.attr_int("ceil_mode", 0) != 0;
   if (kernel.empty() && !node.has("kernel_shape")) fail(Code::kInvalidGraph, node.label(), ": attribute kernel_shape is required");
   read(node, "kernel_shape", rank, 1, 1, w.kernel.data());
+  const auto* said = node.find_ints("kernel_shape");
   for (size_t a = 0; a < kernel.size(); ++a) {
-    if (node.has("kernel_shape") && !node.attr_ints("kernel_shape").empty() && kernel[a] >= 0 && w.kernel[a] != kernel[a])
+    if (said && !said->empty() && kernel[a] >= 0 && w.kernel[a] != kernel[a])
       fail(Code::kInvalidGraph, node.label(), ": kernel_shape[", a, "] = ", w.kernel[a], ", but the weights have extent ", kernel[a]);
     if (kernel[a] >= 0) w.kernel[a] = kernel[a];
     if (w.kernel[a] < 1 || w.kernel[a] > kMost) fail(Code::kInvalidGraph, node.label(), ": a kernel of extent ", w.kernel[a]);

@@ -1,7 +1,5 @@
 // From a graph and the shapes of its inputs to a Program: infer, prepare, place in memory, place barriers.
 #include <algorithm>
-#include <set>
-#include <unordered_map>
 
 #include "base/memory.h"
 #include "ops/infer_graph.h"
@@ -18,18 +16,22 @@ constexpr int64_t kFoldElements = 64 << 10;  // outputs of constant inputs up to
 
 class Builder {
  public:
-  Builder(std::shared_ptr<const Graph> graph, std::span<const InputKey> inputs, const BuildOptions& options)
-      : graph_(*graph), options_(options), program_(std::make_shared<Program>()), p_(*program_) {
+  Builder(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows, std::span<const InputKey> inputs, const BuildOptions& options)
+      : graph_(*graph), rows_(rows), options_(options), symbols_(graph->symbols()), program_(std::make_shared<Program>()), p_(*program_) {
     p_.graph = std::move(graph);
     p_.keys.assign(inputs.begin(), inputs.end());
     infos_.resize(graph_.num_values());
     p_.slots.resize(graph_.num_values());
     group_.resize(graph_.num_values(), -1);
+    dropped_.resize(graph_.num_values());
+    groups_.reserve(graph_.num_values());
+    p_.instructions.reserve(rows_.size());
   }
 
   std::shared_ptr<Program> build() {
     seed();
-    for (const auto& node : graph_.nodes()) add(*node);
+    size_t n = 0;
+    for (const auto& node : graph_.nodes()) add(*node, *rows_[n++]);
     bind_outputs();
     lay_out();
     if (p_.estimated_us < kTeamUs && p_.num_states == 0)
@@ -62,22 +64,21 @@ class Builder {
     groups_[g].readers += static_cast<int64_t>(v->uses.size()) + v->graph_output_uses;
   }
 
-  void set_constant(int id, Tensor t) {
-    Slot& s = p_.slots[id];
+  // `t` outlives the Program.
+  void set_constant(const Value* v, const Tensor& t) {
+    Slot& s = p_.slots[v->id];
     s.storage = Storage::kConstant;
     s.type = Type::tensor(t.dtype(), t.shape(), t.layout());
-    s.constant = std::move(t);
-    infos_[id].type = s.type;
-    infos_[id].constant = &s.constant;
-    join(graph_.value(id), new_group(Storage::kConstant, -1, 0));
+    s.constant = &t;
+    infos_[v->id].type = s.type;
+    infos_[v->id].constant = &t;
+    join(v, new_group(Storage::kConstant, -1, 0));
   }
+  void fold_into(const Value* v, Tensor t) { set_constant(v, p_.folded.emplace_back(std::move(t))); }
 
   void seed() {
     for (int id = 0; id < graph_.num_values(); ++id)
-      if (const Value* v = graph_.value(id); v && v->is_constant()) {
-        set_constant(id, v->constant);
-        infos_[id].constant = &v->constant;
-      }
+      if (const Value* v = graph_.value(id); v && v->is_constant()) set_constant(v, v->constant);
     for (size_t i = 0; i < graph_.inputs().size(); ++i) {
       const Value* v = graph_.inputs()[i];
       const InputKey& k = p_.keys[i];
@@ -95,8 +96,7 @@ class Builder {
     }
   }
 
-  void add(const Node& node) {
-    const OpRow& row = op_of(node);
+  void add(const Node& node, const OpRow& row) {
     in_.clear();
     bool dynamic = false, constant = true;
     for (const Value* v : node.inputs) {
@@ -107,7 +107,8 @@ class Builder {
       if (s.storage != Storage::kConstant) constant = false;
     }
     out_.assign(node.outputs.size(), {});
-    infer_node(node, in_, out_, graph_.symbols());
+    InferContext infer(node, in_, out_, symbols_);
+    row.infer(infer);
     bool all_known = true, outputs_static = true, objects = false, strings = false;
     for (size_t i = 0; i < out_.size(); ++i) {
       if (!node.outputs[i]) continue;
@@ -121,7 +122,7 @@ class Builder {
     consume(node);
     if (all_known && !(row.flags & kRandom)) return fold_ints(node);
     if (constant && outputs_static && !objects && !(row.flags & (kRandom | kCollective)) && small_outputs(node))
-      return fold(node);
+      return fold(node, row);
 
     Instruction ins;
     ins.node = &node;
@@ -147,25 +148,31 @@ class Builder {
   void fold_ints(const Node& node) {
     for (size_t i = 0; i < out_.size(); ++i)
       if (const Value* v = node.outputs[i])
-        set_constant(v->id, Tensor::from_ints(out_[i].type.dtype, out_[i].type.shape, out_[i].ints->data()));
+        fold_into(v, Tensor::from_ints(out_[i].type.dtype, out_[i].type.shape, out_[i].ints->data()));
   }
 
-  void fold(const Node& node) {
+  void fold(const Node& node, const OpRow& row) {
+    if (row.prepare) {
+      std::vector<Tensor> out = evaluate_inferred(node, row, in_, out_);
+      for (size_t i = 0; i < out.size(); ++i)
+        if (const Value* v = node.outputs[i]) fold_into(v, std::move(out[i]));
+      return;
+    }
     std::vector<RuntimeValue> in;
     for (const Value* v : node.inputs) in.push_back(v ? RuntimeValue(*infos_[v->id].constant) : RuntimeValue());
     std::vector<RuntimeValue> out = evaluate(node, in);
     for (size_t i = 0; i < out.size(); ++i)
-      if (const Value* v = node.outputs[i]) set_constant(v->id, out[i].tensor());
+      if (const Value* v = node.outputs[i]) fold_into(v, out[i].tensor());
   }
 
   void prepare(const Node& node, const OpRow& row, Instruction& ins) {
     PrepareContext ctx(node, in_, out_, *options_.packs, options_.threads);
     row.prepare(ctx);
     for (const int i : ctx.dropped_) {
-      ++dropped_[node.inputs[i]];
+      ++dropped_[node.inputs[i]->id];
       unread_.push_back({static_cast<int>(p_.instructions.size()), i});
     }
-    for (const int i : ctx.unaligned_) unaligned_.insert({static_cast<int>(p_.instructions.size()), i});
+    for (const int i : ctx.unaligned_) unaligned_.push_back({static_cast<int>(p_.instructions.size()), i});
     if (ctx.cost_) {
       ins.cost = *ctx.cost_;
     } else {
@@ -209,8 +216,8 @@ class Builder {
     s.index = f.index;
     if (f.storage != Storage::kDynamic) join(to, group_[from->id]);
     if (f.storage == Storage::kConstant) {
-      s.constant = infos_[from->id].constant->reshaped(s.type.shape);
-      infos_[to->id].constant = &s.constant;
+      s.constant = &p_.folded.emplace_back(infos_[from->id].constant->reshaped(s.type.shape));
+      infos_[to->id].constant = s.constant;
     }
     if (f.storage == Storage::kDynamic) {  // a view of an object that another instruction makes: made by one as well
       Instruction ins;
@@ -382,24 +389,28 @@ class Builder {
         p_.input_slots.emplace_back(id, static_cast<int>(i));
     // A constant that no kernel reads any more: each of its uses has packed it.
     for (const auto& [instruction, input] : unread_) p_.operands[p_.instructions[instruction].first_slot + input] = -1;
-    for (const auto& [v, n] : dropped_)
-      if (n == static_cast<int>(v->uses.size()) && !v->graph_output_uses) p_.droppable.push_back(v);
+    for (size_t id = 0; id < dropped_.size(); ++id)
+      if (const Value* v = graph_.value(static_cast<int>(id)); dropped_[id] && dropped_[id] == static_cast<int>(v->uses.size()) && !v->graph_output_uses)
+        p_.droppable.push_back(v);
     std::vector<bool> read(p_.slots.size(), false);
     for (const int32_t id : p_.operands) if (id >= 0) read[id] = true;
     for (const Program::Output& o : p_.outputs) read[o.slot] = true;
     for (size_t id = 0; id < read.size(); ++id) {
-      if (!read[id]) p_.slots[id].constant = Tensor();
-      p_.slots[id].unaligned = p_.slots[id].constant.is_deferred();
+      if (!read[id]) p_.slots[id].constant = nullptr;
+      p_.slots[id].unaligned = p_.slots[id].constant && p_.slots[id].constant->is_deferred();
+      p_.dynamic |= p_.slots[id].storage == Storage::kDynamic;
     }
     for (size_t n = 0; n < p_.instructions.size(); ++n)
       for (int k = 0; k < p_.instructions[n].num_inputs; ++k)
-        if (const int id = p_.operands[p_.instructions[n].first_slot + k]; id >= 0 && !unaligned_.count({static_cast<int>(n), k}))
-          p_.slots[id].unaligned = false;
+        if (const int id = p_.operands[p_.instructions[n].first_slot + k]; id >= 0 && p_.slots[id].unaligned)
+          p_.slots[id].unaligned = std::binary_search(unaligned_.begin(), unaligned_.end(), std::pair(static_cast<int>(n), k));
     for (const Program::Output& o : p_.outputs) p_.slots[o.slot].unaligned = false;
   }
 
   const Graph& graph_;
+  const std::span<const OpRow* const> rows_;
   BuildOptions options_;
+  SymbolTable symbols_;          // of what the data decide
   std::shared_ptr<Program> program_;
   Program& p_;
   std::vector<ValueInfo> infos_, out_;
@@ -408,16 +419,22 @@ class Builder {
   std::vector<int> group_;       // by value id, -1: none yet
   std::vector<int> workspaces_;  // groups
   std::vector<int64_t> workspace_bytes_;
-  std::unordered_map<const Value*, int> dropped_;  // -> by how many uses
-  std::set<std::pair<int, int>> unaligned_;        // instruction, input: read at any alignment
+  std::vector<int> dropped_;     // by value id: by how many uses
+  std::vector<std::pair<int, int>> unaligned_;     // instruction, input, in order: read at any alignment
   std::vector<std::pair<int, int>> unread_;        // instruction, input: packed, so the operand is not materialised
 };
 
 }  // namespace
 
-std::shared_ptr<Program> build_program(std::shared_ptr<const Graph> graph, std::span<const InputKey> inputs,
-                                       const BuildOptions& options) {
-  return Builder(std::move(graph), inputs, options).build();
+std::vector<const OpRow*> rows_of(const Graph& graph) {
+  std::vector<const OpRow*> rows;
+  for (const auto& node : graph.nodes()) rows.push_back(&op_of(*node));
+  return rows;
+}
+
+std::shared_ptr<Program> build_program(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows,
+                                       std::span<const InputKey> inputs, const BuildOptions& options) {
+  return Builder(std::move(graph), rows, inputs, options).build();
 }
 
 InputKey key_of(const RuntimeValue& v) {

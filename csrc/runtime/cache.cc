@@ -37,7 +37,7 @@ std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const Input
     std::lock_guard lock(mutex_);
     if (auto p = find()) return p;
   }
-  std::shared_ptr<const Program> built = build_program(graph_, keys, options_);
+  std::shared_ptr<const Program> built = build_program(graph_, rows_, keys, options_);
   std::lock_guard lock(mutex_);
   if (auto p = find()) return p;  // another thread was faster
   check_memory(*built);

@@ -28,7 +28,7 @@ class SessionPacks final : public PackCache {
 class ProgramCache {
  public:
   ProgramCache(std::shared_ptr<const Graph> graph, BuildOptions options, int capacity)
-      : graph_(std::move(graph)), options_(options), capacity_(capacity < 1 ? 1 : capacity) {}
+      : graph_(std::move(graph)), rows_(rows_of(*graph_)), options_(options), capacity_(capacity < 1 ? 1 : capacity) {}
 
   std::shared_ptr<const Program> find_or_build(std::span<const InputKey> keys);
   // A frame for a run, given back (or destroyed, after an error) when the Lease ends.
@@ -59,6 +59,7 @@ class ProgramCache {
     std::vector<std::unique_ptr<Frame>> frames;
   };
   std::shared_ptr<const Graph> graph_;
+  std::vector<const OpRow*> rows_;  // of the graph's nodes
   BuildOptions options_;
   const int capacity_;
   mutable ForkSafeMutex mutex_;

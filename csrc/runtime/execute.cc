@@ -28,7 +28,7 @@ RuntimeValue value_at(const Frame& f, int slot) {
   if (slot < 0) return {};
   const Slot& s = f.program->slots[slot];
   if (s.storage == Storage::kDynamic) return f.dynamic[slot];
-  if (s.storage == Storage::kConstant) return s.constant;
+  if (s.storage == Storage::kConstant) return *s.constant;
   return Tensor(s.type.dtype, s.type.shape, f.table[slot], nullptr, s.type.layout);
 }
 
@@ -160,7 +160,7 @@ class FlushDenormals {
 
 Frame::Frame(std::shared_ptr<const Program> p) : program(std::move(p)) {
   table.assign(program->slots.size(), nullptr);
-  dynamic.resize(program->slots.size());
+  if (program->dynamic) dynamic.resize(program->slots.size());
   states.resize(program->num_states);
   results.resize(program->outputs.size());
 }
@@ -174,8 +174,8 @@ void bind_arena(Frame& f, Buffer arena, int64_t capacity) {
   char* base = static_cast<char*>(f.arena_base);
   for (size_t i = 0; i < f.table.size(); ++i) {
     const Slot& s = f.program->slots[i];
-    if (s.storage == Storage::kConstant && s.constant.defined())
-      f.table[i] = s.unaligned ? const_cast<void*>(s.constant.deferred_bytes().data) : s.constant.data();
+    if (s.storage == Storage::kConstant && s.constant)
+      f.table[i] = s.unaligned ? const_cast<void*>(s.constant->deferred_bytes().data) : s.constant->data();
     if (s.storage == Storage::kArena) f.table[i] = base + s.offset;
   }
 }

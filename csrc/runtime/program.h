@@ -2,6 +2,7 @@
 // with a Frame of its own.
 #pragma once
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -41,7 +42,7 @@ struct Slot {
   int index = -1;      // of the input or output
   int64_t offset = 0;  // in the arena
   Type type;           // shape known unless kDynamic
-  Tensor constant;
+  const Tensor* constant = nullptr;  // the graph's, or one of Program::folded
   bool unaligned = false;  // every reader takes the constant at any alignment
 };
 
@@ -74,6 +75,7 @@ class Program {
   std::shared_ptr<const Graph> graph;
   std::vector<InputKey> keys;
   std::vector<Slot> slots;             // by value id
+  std::deque<Tensor> folded;           // constants of these shapes alone
   std::vector<int32_t> operands;       // slots of all instructions, inputs then outputs; -1: left out
   std::vector<Instruction> instructions;
   std::vector<std::unique_ptr<Kernel>> kernels;
@@ -86,6 +88,7 @@ class Program {
   bool slots_of_inputs(int slot) const { return graph->value(slot)->is_graph_input; }
   int64_t arena_bytes = 0, live_bound = 0;
   int num_states = 0, barriers = 0;
+  bool dynamic = false;                // is any slot kDynamic?
   std::vector<const Value*> droppable; // constants whose data no kernel reads
   bool parallel = false;               // is there anything for a team to do?
   double estimated_us = 0;             // on one thread, of the instructions whose shapes are known
@@ -98,9 +101,11 @@ struct BuildOptions {
   int threads = 1;
   PackCache* packs = nullptr;
 };
+// The operators of a graph's nodes, in their order: found once for all Programs.
+std::vector<const OpRow*> rows_of(const Graph& graph);
 // Resolves every shape, chooses the kernels, lays out memory and places barriers.
-std::shared_ptr<Program> build_program(std::shared_ptr<const Graph> graph, std::span<const InputKey> inputs,
-                                       const BuildOptions& options);
+std::shared_ptr<Program> build_program(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows,
+                                       std::span<const InputKey> inputs, const BuildOptions& options);
 
 // State of an instruction whose shapes become known as it runs; kept to be used again when they are the same next time.
 struct LateState {
@@ -124,7 +129,7 @@ struct Frame {
   void* arena_base = nullptr;          // what the table was filled in for
   bool bound = false;
   std::vector<void*> table;            // by slot
-  std::vector<RuntimeValue> dynamic;   // by slot; empty vector when the Program has none
+  std::vector<RuntimeValue> dynamic;   // by slot; empty when the Program has none
   std::vector<LateState> states;
   std::vector<RuntimeValue> results;   // by graph output
 };

@@ -25,6 +25,7 @@ class SessionImpl {
     }
     describe();
     optimize(model, {options.optimization_level, options.disabled_passes});
+    for_each_graph(*model.graph, [](Graph& g) { g.renumber(); });
     if (!options.optimized_model_path.empty()) onnx::save(model, options.optimized_model_path);
     describe_outputs();
     main = std::make_unique<ProgramCache>(model.graph, BuildOptions{threads, &packs}, options.program_cache);
