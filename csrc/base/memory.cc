@@ -15,6 +15,12 @@ struct Free {
   int64_t bytes;
   void operator()(void* p) const { std::free(p); }
 };
+
+struct PartOfSlab {
+  Buffer slab;
+  int64_t bytes;
+  void operator()(void*) const {}
+};
 }  // namespace
 
 Buffer allocate(size_t bytes) {
@@ -37,8 +43,9 @@ Buffer allocate(size_t bytes) {
 }
 
 int64_t allocated_bytes(const Buffer& buffer) {
-  const Free* f = std::get_deleter<Free>(buffer);
-  return f ? f->bytes : 0;
+  if (const Free* f = std::get_deleter<Free>(buffer)) return f->bytes;
+  const PartOfSlab* part = std::get_deleter<PartOfSlab>(buffer);
+  return part ? part->bytes : 0;
 }
 
 Buffer allocate_lasting(size_t bytes) {
@@ -56,7 +63,7 @@ Buffer allocate_lasting(size_t bytes) {
   }
   char* const p = static_cast<char*>(slab.get()) + used;
   used += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  return Buffer(std::move(slab), p);
+  return Buffer(p, PartOfSlab{std::move(slab), static_cast<int64_t>(bytes)});
 }
 
 }  // namespace tiercel

@@ -134,7 +134,7 @@ TIERCEL_API void tiercel_options_free(tiercel_options* options);
  *   dimension:NAME       the only extent of the symbolic dimension NAME
  *   optimized_model_path where to write the optimised model as .onnx
  *   profile              1: record the time of every instruction
- *   program_cache        how many sets of input shapes are kept prepared (default 8)  */
+ *   program_cache        the most sets of input shapes kept prepared (default 256; beyond eight, 8 MiB of them)  */
 TIERCEL_API tiercel_status tiercel_options_set(tiercel_options* options, const char* key, const char* value);
 
 /* ---- Sessions ----------------------------------------------------------------------------------------------------- */

@@ -405,6 +405,16 @@ class Builder {
         if (const int id = p_.operands[p_.instructions[n].first_slot + k]; id >= 0 && p_.slots[id].unaligned)
           p_.slots[id].unaligned = std::binary_search(unaligned_.begin(), unaligned_.end(), std::pair(static_cast<int>(n), k));
     for (const Program::Output& o : p_.outputs) p_.slots[o.slot].unaligned = false;
+    measure();
+  }
+
+  void measure() {
+    constexpr int64_t kKernel = 512;  // and what it holds
+    const auto n = [](const auto& v) { return static_cast<int64_t>(v.size()); };
+    p_.held_bytes = n(p_.slots) * static_cast<int64_t>(sizeof(Slot) + sizeof(void*) + (p_.dynamic ? sizeof(RuntimeValue) : 0)) +
+                    n(p_.instructions) * static_cast<int64_t>(sizeof(Instruction)) + n(p_.operands) * 4 + n(p_.kernels) * kKernel +
+                    p_.num_states * static_cast<int64_t>(sizeof(LateState) + kKernel);
+    for (const Tensor& t : p_.folded) p_.held_bytes += static_cast<int64_t>(sizeof(Tensor)) + t.bytes();
   }
 
   const Graph& graph_;

@@ -25,25 +25,40 @@ Buffer SessionPacks::get(const Value* weight, const std::string& key, const std:
 
 std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const InputKey> keys) {
   const size_t hash = hash_of(keys);
-  auto find = [&]() -> std::shared_ptr<const Program> {
-    for (auto it = entries_.begin(); it != entries_.end(); ++it)
-      if (it->hash == hash && std::equal(keys.begin(), keys.end(), it->program->keys.begin(), it->program->keys.end())) {
-        if (it != entries_.begin()) entries_.splice(entries_.begin(), entries_, it);
-        return it->program;
-      }
-    return nullptr;
-  };
   {
     std::lock_guard lock(mutex_);
-    if (auto p = find()) return p;
+    if (const auto it = find(hash, keys); it != entries_.end()) return it->program;
   }
   std::shared_ptr<const Program> built = build_program(graph_, rows_, keys, options_);
   std::lock_guard lock(mutex_);
-  if (auto p = find()) return p;  // another thread was faster
+  if (const auto it = find(hash, keys); it != entries_.end()) return it->program;  // another thread was faster
   check_memory(*built);
   entries_.push_front({hash, built, {}});
-  if (static_cast<int>(entries_.size()) > capacity_) entries_.pop_back();
+  by_hash_.emplace(hash, entries_.begin());
+  bytes_ += built->held_bytes;
+  while (static_cast<int>(entries_.size()) > capacity_ || (entries_.size() > kLeast && bytes_ > kProgramBytes)) {
+    const auto last = std::prev(entries_.end());
+    auto [first, end] = by_hash_.equal_range(last->hash);
+    while (first->second != last) ++first;
+    by_hash_.erase(first);
+    bytes_ -= last->program->held_bytes;
+    entries_.erase(last);
+  }
   return built;
+}
+
+// The entry, now the first; end() when there is none.
+ProgramCache::Entries::iterator ProgramCache::find(size_t hash, std::span<const InputKey> keys) {
+  const auto fits = [&](const Entry& e) {
+    return e.hash == hash && std::equal(keys.begin(), keys.end(), e.program->keys.begin(), e.program->keys.end());
+  };
+  if (!entries_.empty() && fits(entries_.front())) return entries_.begin();
+  for (auto [it, end] = by_hash_.equal_range(hash); it != end; ++it)
+    if (fits(*it->second)) {
+      entries_.splice(entries_.begin(), entries_, it->second);
+      return it->second;
+    }
+  return entries_.end();
 }
 
 // Said here, before the caller makes arrays for the outputs. An arena of earlier shapes serves again, or goes (see lease).
@@ -82,13 +97,15 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
         capacity = best->first;
         arena = std::move(best->second);
         arenas_.erase(best);
-      } else if (!arenas_.empty()) {
+      } else if (!arenas_.empty()) {  // by a quarter at least: shapes that grow a little each time do not make it anew each time
+        const int64_t before = arenas_.back().first;
+        capacity = std::max(need, before + before / 4);
         arenas_.pop_back();
       }
     }
   }
   if (!frame) frame = std::make_unique<Frame>(program);
-  if (need && !arena) arena = allocate(static_cast<size_t>(need));
+  if (need && !arena) arena = allocate(static_cast<size_t>(capacity));
   bind_arena(*frame, std::move(arena), capacity);
   return Lease(*this, std::move(frame));
 }
@@ -106,6 +123,11 @@ void ProgramCache::give_back(std::unique_ptr<Frame> frame) {
 int ProgramCache::size() const {
   std::lock_guard lock(mutex_);
   return static_cast<int>(entries_.size());
+}
+
+int64_t ProgramCache::bytes() const {
+  std::lock_guard lock(mutex_);
+  return bytes_;
 }
 
 std::shared_ptr<const Program> ProgramCache::newest() const {

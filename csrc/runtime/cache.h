@@ -24,7 +24,8 @@ class SessionPacks final : public PackCache {
   std::atomic<int64_t> bytes_{0};
 };
 
-// Programs of one graph for recent sets of input shapes, with the frames of past runs. Bounded; least recently used goes first.
+// Programs of one graph for recent sets of input shapes, with the frames of past runs. Least recently used go first when there are more than
+// the capacity, or more than eight that take more than kProgramBytes.
 class ProgramCache {
  public:
   ProgramCache(std::shared_ptr<const Graph> graph, BuildOptions options, int capacity)
@@ -48,9 +49,12 @@ class ProgramCache {
   };
   Lease lease(const std::shared_ptr<const Program>& program);
   int size() const;
+  int64_t bytes() const;
   std::shared_ptr<const Program> newest() const;
 
  private:
+  static constexpr size_t kLeast = 8;
+  static constexpr int64_t kProgramBytes = int64_t{8} << 20;
   void check_memory(const Program& program) const;
   void give_back(std::unique_ptr<Frame> frame);
   struct Entry {
@@ -63,7 +67,12 @@ class ProgramCache {
   BuildOptions options_;
   const int capacity_;
   mutable ForkSafeMutex mutex_;
-  std::list<Entry> entries_;   // most recently used first
+  using Entries = std::list<Entry>;
+  Entries::iterator find(size_t hash, std::span<const InputKey> keys);
+
+  Entries entries_;   // most recently used first
+  std::unordered_multimap<size_t, Entries::iterator> by_hash_;
+  int64_t bytes_ = 0;
   std::vector<std::pair<int64_t, Buffer>> arenas_;  // free, shared by all Programs
 };
 

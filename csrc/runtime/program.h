@@ -91,6 +91,7 @@ class Program {
   bool dynamic = false;                // is any slot kDynamic?
   std::vector<const Value*> droppable; // constants whose data no kernel reads
   bool parallel = false;               // is there anything for a team to do?
+  int64_t held_bytes = 0;              // about what the Program and a Frame of it take
   double estimated_us = 0;             // on one thread, of the instructions whose shapes are known
   bool open_cost = false;              // others decide their cost as they run: bodies, shapes out of data
   mutable std::atomic<float> last_us{0};  // of the last run, where the cost is open

@@ -249,6 +249,8 @@ Session::Memory Session::memory() const {
     if (const Value* v = graph.value(id); v && v->is_constant()) m.weights += v->constant.bytes();
   m.packed = impl_->packs.bytes();
   m.programs = impl_->main->size();
+  m.program_bytes = impl_->main->bytes();
+  m.symbols = graph.symbols().size();
   if (const auto p = impl_->main->newest()) {
     m.arena = p->arena_bytes;
     m.live_bound = p->live_bound;

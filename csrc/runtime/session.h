@@ -20,7 +20,7 @@ struct SessionOptions {
   std::vector<std::pair<std::string, int64_t>> dimension_overrides;  // symbolic dimension -> its only extent
   std::string optimized_model_path;      // where the optimised graph is written, when not empty
   bool profile = false;                  // record the time of every instruction
-  int program_cache = 8;                 // Programs kept for recent sets of input shapes
+  int program_cache = 256;               // most Programs kept for recent sets of input shapes; fewer where they are large
 };
 
 struct IoInfo {
@@ -80,7 +80,9 @@ class Session {
     int64_t packed = 0;       // bytes of packed constants
     int64_t arena = 0;        // bytes of the largest Program's intermediates
     int64_t live_bound = 0;   // bytes live at its worst instruction: no plan can be below
+    int64_t program_bytes = 0;  // held by Programs of recent shapes
     int programs = 0, instructions = 0, barriers = 0;
+    int symbols = 0;          // of the graph: the same whatever shapes have run
   };
   Memory memory() const;
 

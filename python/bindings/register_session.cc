@@ -43,9 +43,11 @@ py::dict memory(const py::capsule& handle) {
   d["packed"] = m.packed;
   d["arena"] = m.arena;
   d["live_bound"] = m.live_bound;
+  d["program_bytes"] = m.program_bytes;
   d["programs"] = m.programs;
   d["instructions"] = m.instructions;
   d["barriers"] = m.barriers;
+  d["symbols"] = m.symbols;
   return d;
 }
 

@@ -279,8 +279,9 @@ class InferenceSession(_Session):
         return events
 
     def memory(self) -> dict[str, int]:
-        """Bytes of ``weights``, ``packed`` weights, the ``arena`` of intermediates, and ``live_bound``, below which no arena can
-        be; counts of ``programs``, ``instructions`` and ``barriers``."""
+        """Bytes of ``weights``, ``packed`` weights, the ``arena`` of intermediates, ``live_bound``, below which no arena can
+        be, and ``program_bytes`` (about what Programs of recent shapes hold); counts of ``programs``, ``instructions``,
+        ``barriers`` and ``symbols`` (extents with a name or an unknown value; shapes that run add none)."""
         return _core.session_memory(self._handle())
 
     def create_ortvalue_from_shape_and_type(
