@@ -221,8 +221,8 @@ void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> 
   constexpr float kTeamRunUs = 100;
   const bool team = program->parallel && s.threads > 1 && (!program->open_cost || program->last_us.load(std::memory_order_relaxed) > kTeamRunUs);
   const auto begin = program->open_cost ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-  if (team) {
-    Team::run(s.threads, body);
+  if (team || program->estimated_us > kTeamRunUs) {  // long runs are counted, on one thread too
+    Team::run(team ? s.threads : 1, body);
   } else {
     Worker one;
     body(one);

@@ -91,7 +91,9 @@ class Pool {
     const auto until = Clock::now() + kSpin;
     for (int i = 1; epoch_.load(std::memory_order_acquire) == seen; ++i) {
       cpu_relax();
-      if (i % 64 == 0 && Clock::now() > until) break;
+      if (i % 64) continue;
+      if (Clock::now() > until) break;
+      if (i >= 256) std::this_thread::yield();  // another process may want the processor
     }
     while (epoch_.load(std::memory_order_acquire) == seen) {
       sleeping_.fetch_add(1, std::memory_order_seq_cst);
@@ -134,7 +136,10 @@ int Team::max_threads() {
 }
 
 void Team::run(int threads, Body body, void* context) {
-  threads = std::min(threads, max_threads());
+  static std::atomic<int> runs{0};
+  struct Count { Count() : others(runs.fetch_add(1, std::memory_order_relaxed)) {} ~Count() { runs.fetch_sub(1, std::memory_order_relaxed); } int others; };
+  const Count count;
+  threads = std::min(threads, max_threads() - count.others);
   if (threads > 1) {
     Pool& p = pool();
     if (p.try_acquire()) {
