@@ -94,7 +94,8 @@ class Program {
   int64_t held_bytes = 0;              // about what the Program and a Frame of it take
   double estimated_us = 0;             // on one thread, of the instructions whose shapes are known
   bool open_cost = false;              // others decide their cost as they run: bodies, shapes out of data
-  mutable std::atomic<float> last_us{0};  // of the last run, where the cost is open
+  mutable std::atomic<float> alone_us{0};  // of runs on one thread, where the cost is open
+  mutable std::atomic<uint32_t> team_runs{0};
 };
 
 // What a build needs from the session.

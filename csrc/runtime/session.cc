@@ -217,9 +217,12 @@ void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> 
   context.bodies = &bodies;
   if (s.profile) ++s.profile->runs;
   auto body = [&](Worker& w) { execute(*frame, w, context); };
-  // A run whose cost only time can tell goes on the team when the last one was long.
+  // A run whose cost only time can tell goes on the team when those on one thread were long. Every 64th is on one thread again: times taken while
+  // other processes hold the processors would keep a short one on the team for ever.
   constexpr float kTeamRunUs = 100;
-  const bool team = program->parallel && s.threads > 1 && (!program->open_cost || program->last_us.load(std::memory_order_relaxed) > kTeamRunUs);
+  const float known_us = program->alone_us.load(std::memory_order_relaxed);
+  const bool team = program->parallel && s.threads > 1 &&
+                    (!program->open_cost || (known_us > kTeamRunUs && program->team_runs.fetch_add(1, std::memory_order_relaxed) % 64 != 63));
   const auto begin = program->open_cost ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
   if (team || program->estimated_us > kTeamRunUs) {  // long runs are counted, on one thread too
     Team::run(team ? s.threads : 1, body);
@@ -227,9 +230,11 @@ void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> 
     Worker one;
     body(one);
   }
-  if (program->open_cost) {
-    const std::chrono::duration<float, std::micro> took = std::chrono::steady_clock::now() - begin;
-    program->last_us.store(took.count() * (team ? 2 : 1), std::memory_order_relaxed);
+  if (program->open_cost && !team) {
+    const float took = std::chrono::duration<float, std::micro>(std::chrono::steady_clock::now() - begin).count();
+    // Shorter is true; longer may be an accident, so it is believed by and by.
+    const float us = known_us == 0 || took < known_us ? took : known_us + (std::min(took, 4 * known_us) - known_us) / 8;
+    program->alone_us.store(us, std::memory_order_relaxed);
   }
   collect_outputs(*frame, outputs);
   frame.done();
