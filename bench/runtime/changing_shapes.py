@@ -32,7 +32,21 @@ REPEATS = 5  # of one shape, whose least time counts
 class Heap(ctypes.Structure):
     """glibc's struct mallinfo2."""
 
-    _fields_ = [(n, ctypes.c_size_t) for n in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+    _fields_ = [
+        (n, ctypes.c_size_t)
+        for n in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
 
 
 def heap_bytes() -> int:
@@ -56,7 +70,8 @@ def session(engine: str, model: models.Model, threads: int) -> Any:
 
 
 def distinct(model: models.Model, n: int) -> list[models.Feeds]:
-    rng, found = np.random.default_rng(0), {}
+    found: dict[tuple[tuple[int, ...], ...], models.Feeds] = {}
+    rng = np.random.default_rng(0)
     for _ in range(8 * n):
         feeds = model.draw(rng)
         found.setdefault(tuple(a.shape for a in feeds.values()), feeds)
@@ -83,7 +98,11 @@ def measure_time(model: models.Model, engine: str, threads: int, shapes: int, se
         for i in range(len(draws)):
             run(None, draws[i])
             fixed[i] = min(fixed[i], statistics.median(timed(run, draws[i]) for _ in range(REPEATS)))
-    return {"changing": statistics.fmean(map(statistics.median, changing)), "fixed": statistics.fmean(fixed), "build": build}
+    return {
+        "changing": statistics.fmean(map(statistics.median, changing)),
+        "fixed": statistics.fmean(fixed),
+        "build": build,
+    }
 
 
 def measure_memory(model: models.Model, engine: str, threads: int, shapes: int) -> dict[str, list[int]]:
@@ -105,7 +124,9 @@ def measure_memory(model: models.Model, engine: str, threads: int, shapes: int) 
 def child(args: argparse.Namespace, model: str, engine: str) -> dict[str, Any]:
     command = [sys.executable, __file__, args.what, model, "--child", engine, "--threads", str(args.threads), "--shapes", str(args.shapes),
                "--seconds", str(args.seconds)]  # fmt: skip
-    out = subprocess.run(command + (["--zoo", str(args.zoo)] if args.zoo else []), check=True, stdout=subprocess.PIPE, text=True).stdout
+    out = subprocess.run(
+        command + (["--zoo", str(args.zoo)] if args.zoo else []), check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     return dict(json.loads(out))
 
 
@@ -121,7 +142,11 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.shapes = args.shapes or (48 if args.what == "time" else 10000)
-    works = [m for m in models.small() + (models.large(args.zoo) if args.zoo else []) if not args.names or m.name in args.names]
+    works = [
+        m
+        for m in models.small() + (models.large(args.zoo) if args.zoo else [])
+        if not args.names or m.name in args.names
+    ]
     if args.child:
         if args.what == "time":
             print(json.dumps(measure_time(works[0], args.child, args.threads, args.shapes, args.seconds)))
@@ -136,13 +161,20 @@ def main() -> None:
                 cells = [" ".join(f"{b / 1e6:.2f}" for b in r[k]) for k in ("heap", "resident")]
                 print(f"| {m.name} | {engine} | {r['distinct'][0]} | {cells[0]} | {cells[1]} |", flush=True)
         return
-    print("| model | engine | fixed us | changing us | changing / fixed | first call us | against the first engine, changing |\n|---|---|---:|---:|---:|---:|---:|")
+    print(
+        "| model | engine | fixed us | changing us | changing / fixed | first call us | against the first engine, changing |\n|---|---|---:|---:|---:|---:|---:|"
+    )
     for m in works:
         first = 0.0
         for engine in args.engines:
             r = child(args, m.name, engine)
             first = first or r["changing"]
-            cells = [f"{r['fixed'] * 1e6:.1f}", f"{r['changing'] * 1e6:.1f}", f"{r['changing'] / r['fixed']:.2f}", f"{r['build'] * 1e6:.0f}"]
+            cells = [
+                f"{r['fixed'] * 1e6:.1f}",
+                f"{r['changing'] * 1e6:.1f}",
+                f"{r['changing'] / r['fixed']:.2f}",
+                f"{r['build'] * 1e6:.0f}",
+            ]
             print(f"| {m.name} | {engine} | " + " | ".join(cells) + f" | {r['changing'] / first:.2f} |", flush=True)
 
 

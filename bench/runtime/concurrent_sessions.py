@@ -53,9 +53,12 @@ def child(args: argparse.Namespace) -> None:
     model = args.folder / f"{args.names[0]}.onnx"
     with np.load(model.with_suffix(".npz")) as archive:
         feeds = dict(archive)
-    make = lambda: session(args.child, model, args.threads)  # noqa: E731
-    one = make()
-    sessions = {"alone": [one], "two sessions": [one, make()], "one session": [one, one]}.get(args.way, [one])
+    one = session(args.child, model, args.threads)
+    sessions = [one]
+    if args.way == "two sessions":
+        sessions.append(session(args.child, model, args.threads))
+    elif args.way == "one session":
+        sessions.append(one)
     if args.way == "two processes":
         one.run(None, feeds)
         time.sleep(max(0.0, args.at - time.time()))
@@ -65,7 +68,9 @@ def child(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace, name: str, engine: str, way: str) -> float:
     command = [sys.executable, __file__, str(args.folder), name, "--child", engine, "--way", way, "--threads", str(args.threads),
                "--seconds", str(args.seconds), "--at", str(time.time() + 4)]  # fmt: skip
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2 if way == "two processes" else 1)]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2 if way == "two processes" else 1)
+    ]
     return sum(float(r.communicate()[0]) for r in runs)
 
 

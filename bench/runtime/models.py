@@ -59,7 +59,9 @@ def made(name: str, nodes: list[onnx.NodeProto], inputs: dict[str, list[int | st
 def decoder(heads: int = 4, head: int = 32, layers: int = 4, longest: int = 400) -> Model:
     """A step of a decoder: keys and values of the past come in, one token longer they go out."""
     rng, width, node = np.random.default_rng(0), heads * head, helper.make_node
-    nodes, inputs, outputs = [], {"x": ["batch", 1, width]}, []
+    nodes: list[onnx.NodeProto] = []
+    inputs: dict[str, list[int | str]] = {"x": ["batch", 1, width]}
+    outputs: list[str] = []
     constants = {"split": np.array([0, 0, heads, head]), "join": np.array([0, 0, width]),
                  "scale": np.float32(head**-0.5)}  # fmt: skip
     h = "x"
@@ -97,7 +99,13 @@ def selection(longest: int = 200) -> Model:
         node("Relu", ["h"], ["a"]), node("ReduceSum", ["a", "last"], ["s"], keepdims=0), node("Shape", ["i"], ["n"]),
         node("Concat", ["n", "two"], ["t"], axis=0), node("Expand", ["zero", "t"], ["e"]), node("Concat", ["a", "e"], ["y"], axis=1),
     ]  # fmt: skip
-    constants = {"zero": np.float32(0), "first": np.array([0]), "last": np.array([1]), "two": np.array([2]), "w": floats(rng, 32, 16)}
+    constants = {
+        "zero": np.float32(0),
+        "first": np.array([0]),
+        "last": np.array([1]),
+        "two": np.array([2]),
+        "w": floats(rng, 32, 16),
+    }
     return made("selection", nodes, {"x": ["n", 32]}, ["y", "s"], constants,
                 lambda rng: {"x": floats(rng, int(rng.integers(1, longest)), 32)})  # fmt: skip
 
@@ -116,7 +124,10 @@ def suppression(most: int = 200) -> Model:
     def draw(rng: np.random.Generator) -> Feeds:
         n = int(rng.integers(1, most))
         corner = rng.random((1, n, 2), np.float32)
-        return {"boxes": np.concatenate([corner, corner + rng.random((1, n, 2), np.float32) * np.float32(0.2)], 2), "scores0": floats(rng, 1, n, 3)}
+        return {
+            "boxes": np.concatenate([corner, corner + rng.random((1, n, 2), np.float32) * np.float32(0.2)], 2),
+            "scores0": floats(rng, 1, n, 3),
+        }
 
     return made("suppression", nodes, {"boxes": [1, "n", 4], "scores0": [1, "n", 3]}, ["y", "kept"], constants, draw)
 

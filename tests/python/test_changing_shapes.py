@@ -14,7 +14,9 @@ def floats(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
 
 
-def session(nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]], outputs: list[str], **constants: np.ndarray) -> tiercel.InferenceSession:
+def session(
+    nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]], outputs: list[str], **constants: np.ndarray
+) -> tiercel.InferenceSession:
     declared = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in inputs.items()]
     fixed = [numpy_helper.from_array(a, n) for n, a in constants.items()]
     graph = helper.make_graph(nodes, "g", declared, [onnx.ValueInfoProto(name=o) for o in outputs], fixed)
@@ -44,7 +46,9 @@ def test_symbols_of_data_do_not_pile_up() -> None:
     for n in range(1, 400):
         x = floats(n, 4)
         kept = x[x.sum(1) > 0] @ WEIGHTS
-        np.testing.assert_allclose(s.run(None, {"x": x})[0], np.concatenate([kept, np.ones((1, 3))]), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            s.run(None, {"x": x})[0], np.concatenate([kept, np.ones((1, 3))]), rtol=1e-5, atol=1e-5
+        )
         symbols = symbols or s.memory()["symbols"]
         assert s.memory()["symbols"] == symbols
 
@@ -78,11 +82,15 @@ def test_the_bound_is_an_option(most: int) -> None:
 
 def test_packed_weights_are_shared_by_shapes() -> None:
     w = floats(48, 32, 3, 3)
-    s = session([helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])], {"x": ["n", 32, "h", "w_"]}, ["y"], w=w)
+    s = session(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])], {"x": ["n", 32, "h", "w_"]}, ["y"], w=w
+    )
     for size in range(3, 80):
         s.run(None, {"x": floats(1, 32, size, size + 1)})
     most = s.memory()["packed"]
-    assert most <= 8 * w.nbytes  # direct, and two tiles of Winograd's algorithm: 1 + 16/9 + 36/9 times the kernels, padded
+    assert (
+        most <= 8 * w.nbytes
+    )  # direct, and two tiles of Winograd's algorithm: 1 + 16/9 + 36/9 times the kernels, padded
     for size in range(80, 3, -1):
         s.run(None, {"x": floats(2, 32, size + 2, size)})
     assert s.memory()["packed"] == most
