@@ -16,6 +16,7 @@ constexpr int64_t kBlock = kWinogradBlock;
 constexpr int64_t kPanelBlocks = 4;          // output blocks of a task
 constexpr int64_t kChunk = 36;               // tiles of a task, about: their sums stay in L2
 constexpr int64_t kInputFloats = 1 << 20;    // transformed inputs at hand at a time, about: they stay in L3
+constexpr int64_t kChain = 64;               // steps of the products: their rounding errors grow in the output transform
 constexpr int64_t kLinePad = 16;             // keeps the frequencies of a tile on different cache sets
 
 int64_t blocks_of(int64_t channels) { return ceil_div(channels, kBlock); }
@@ -116,6 +117,7 @@ class WinogradConv final : public Kernel {
           g.m = b - a;
           g.n = width;
           g.k = depth;
+          g.chain = kChain;
           g.a = &ap;
           g.a_row = v_row();
           g.b = &bp;

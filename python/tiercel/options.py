@@ -86,8 +86,8 @@ class SessionOptions:
 
     Session configuration entries are accepted whatever their key. Those with an effect:
     ``session.model_external_initializers_file_folder_path`` (where the external data of a model given as bytes lies),
-    ``tiercel.program_cache`` (the most sets of input shapes that stay prepared, default 256; beyond eight, 8 MiB of them), ``tiercel.disable_pass`` (names of
-    optimisations to leave out, separated by commas).
+    ``tiercel.program_cache`` (the most sets of input shapes that stay prepared, default 256; beyond eight, 8 MiB of
+    them), ``tiercel.disable_pass`` (names of optimisations to leave out, separated by commas).
 
     Setting a field to a value of another type raises ``TypeError``. Source: ``onnxruntime.SessionOptions``.
     """

@@ -34,14 +34,14 @@ struct ConvTask {
   const float* x;         // of one image, at the first input block that the panel reads
   const float* w;         // the panel, packed: see conv_pack.h
   const float* bias;      // 16 floats a block, never null
-  const float* residual;  // added before the activation; lies as y does; may be y; null: none
+  const float* residual;  // added before the activation (to the sum, for fewer roundings); lies as y does; may be y; null: none
   float* y;               // of one image, at the panel's first block
   int panel;              // output blocks of the panel
   int blocks;             // input blocks it reads
   int last;               // channels read of the last of them: a multiple of 4 (1 when plain)
   float low, high;        // results are clamped to these
   int tail;               // channels of the panel's last block that exist; the others are stored as zeros
-  int pass;               // input blocks of a pass: partial sums rest in y between passes; 0: all
+  int pass;               // input blocks of a pass: sums rest in y between passes, and between chains; 0: all
   const float* next = nullptr;  // weights of the task that this thread will probably run next, brought into L2 meanwhile
   int64_t next_size = 0;        // floats of them worth bringing
 };

@@ -6,6 +6,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr int kMaxRows = 12;
+constexpr int kChain = 8;  // input blocks times taps that are summed in one chain: rounding errors grow with the square root of its length
 
 // The register file decides: accumulators, a panel's row of weights and one broadcast must fit.
 #if defined(TIERCEL_ISA_AVX512)
@@ -71,24 +72,18 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
   constexpr int kWide = kConvBlock / kLanes;  // registers of a block
   constexpr int V = O * kWide;
   F acc[R][V];
-  if (b0 == 0) {
+  const float* sum = b0 ? t.y : t.residual;  // what the chain's sum joins: those before it, or the residual, or null
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-      const F b = load(t.bias + v * kLanes);
+  for (int v = 0; v < V; ++v) {
+    const F b = b0 ? zero() : load(t.bias + v * kLanes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) acc[r][v] = b;
-    }
+    for (int r = 0; r < R; ++r) acc[r][v] = b;
   }
-  if (const float* from = b0 ? t.y : t.residual) {
+  if (sum && !kPlain) {
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const float* const q = from + tile.y[r];
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) {
-        const F a = load(q + v / kWide * s.y_block + v % kWide * kLanes);
-        acc[r][v] = b0 ? a : acc[r][v] + a;
-      }
-    }
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int o = 0; o < O; ++o) __builtin_prefetch(sum + tile.y[r] + o * s.y_block, 0, 3);
   }
 
   const float* p[R];
@@ -122,9 +117,22 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
     }
   } else {
     const float* next = pass.next;
+    int chain = kChain;
     for (int64_t b = b0; b < b1; ++b) {
       const int64_t n = b + 1 < t.blocks ? kConvBlock : t.last;
       for (int k = 0; k < s.taps; ++k) {
+        if (--chain < 0) {
+          chain = kChain - 1;
+#pragma GCC unroll 16
+          for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+            for (int v = 0; v < V; ++v) {
+              const int64_t at = tile.y[r] + v / kWide * s.y_block + v % kWide * kLanes;
+              store(t.y + at, sum ? load(sum + at) + acc[r][v] : acc[r][v]);
+              acc[r][v] = zero();
+            }
+          sum = t.y;
+        }
         int64_t off = s.tap_offset[k] + b * s.x_block;
         for (int i = 0; i < pass.lines; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
         if (k + 1 == s.taps) {  // what the next tile reads first: another core may have written it
@@ -153,6 +161,12 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
     }
   }
 
+  if (sum) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) acc[r][v] = load(sum + tile.y[r] + v / kWide * s.y_block + v % kWide * kLanes) + acc[r][v];
+  }
   if (b1 == t.blocks) {
     // Constants go first: max(low, NaN) and min(high, NaN) are NaN.
     const F low = set1(t.low), high = set1(t.high);

@@ -32,7 +32,7 @@ void tile(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
   F acc[R];
   const F bias = load(t.bias + lane);
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) acc[r] = t.residual ? bias + load(t.residual + y_at + r * kBlock + lane) : bias;
+  for (int r = 0; r < R; ++r) acc[r] = bias;
   const int64_t w0 = j * s.stride[2] + s.origin[2];
   const int64_t width = s.in[2];
   for (int64_t kd = row.k_begin[0]; kd < row.k_end[0]; ++kd)
@@ -67,6 +67,10 @@ void tile(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
         }
       }
     }
+  if (t.residual) {  // after the sum: fewer roundings of its size
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[r] = acc[r] + load(t.residual + y_at + r * kBlock + lane);
+  }
   const F low = set1(t.low), high = set1(t.high);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) acc[r] = min(high, max(low, acc[r]));
@@ -88,7 +92,7 @@ void pair(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
 #pragma GCC unroll 2
   for (int o = 0; o < 2; ++o)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[o][r] = t.residual ? bias + load(t.residual + y_at + o * y_row + r * kBlock + lane) : bias;
+    for (int r = 0; r < R; ++r) acc[o][r] = bias;
   for (int64_t kd = row.k_begin[0]; kd < row.k_end[0]; ++kd) {
     const float* const plane = t.x + ((row.d + kd * s.dilation[0]) * s.in[1] * width + w0) * kBlock + lane;
     const float* const taps = t.w + kd * K * K * kBlock + lane;
@@ -126,6 +130,12 @@ void pair(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
     rows(std::true_type(), std::false_type(), 0, S);
     rows(std::true_type(), std::true_type(), S, K);
     rows(std::false_type(), std::true_type(), K, K + S);
+  }
+  if (t.residual) {
+#pragma GCC unroll 2
+    for (int o = 0; o < 2; ++o)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) acc[o][r] = acc[o][r] + load(t.residual + y_at + o * y_row + r * kBlock + lane);
   }
   const F low = set1(t.low), high = set1(t.high);
   const bool part = t.tail < lane + kLanes;

@@ -1,8 +1,9 @@
 // GEMM in f32: C[m,n] = act(alpha * sum_r A_r[m,k] B_r[k,n] + add[0] + add[1]), C row-major.
 //
 // With one pair (count = 1) it is the plain product; with more it is the batch-reduce form that convolution taps, recurrent
-// steps and attention stand on. Every element of C is one chain of fused multiply-adds over r, then k, in rising order,
-// whatever the tile, the panel, m or n: a row does not depend on its batch, nor a result on how the work is split.
+// steps and attention stand on. Every element of C is a sum of chains of `chain` fused multiply-adds over r, then k, in rising
+// order (a shorter one at the end of a panel of k), whatever the tile, the panel, m or n: a row does not depend on its batch, nor a
+// result on how the work is split. Chains keep rounding errors down: they grow with the square root of k times the chain.
 // (Baseline and AArch64 chain likewise, the baseline with a rounding after the multiplication.)
 #pragma once
 #include <stdint.h>
@@ -11,6 +12,9 @@
 #include "kernels/dispatch.h"
 
 namespace tiercel {
+
+// k is cut in panels of at most this many; between them, and between chains, the sums rest in C.
+inline constexpr int64_t kGemmDepth = 768, kGemmChain = 192;
 
 // Added to element (i, j): scale * data[i * row + j * col].
 struct GemmAddend {
@@ -36,7 +40,8 @@ struct GemmArgs {
   int64_t b_row = 0;             // 0: packed by pack_b; else elements from a row of B (contiguous along n) to the next
   float* c = nullptr;
   int64_t c_row = 0;
-  bool accumulate = false;       // the chain starts from what C holds, not from zero
+  int64_t chain = kGemmChain;    // even
+  bool accumulate = false;       // the sum starts from what C holds, not from zero
   const GemmEpilogue* epilogue = nullptr;  // null: none
   const float* next_b = nullptr;  // packed columns that this core will want next: fetched while the last panel is at work
 };
@@ -57,9 +62,6 @@ struct GemmKernels {
   void (*finish)(float* c, int64_t c_row, int64_t m, int64_t n, const GemmEpilogue& epilogue);
 };
 TIERCEL_KERNEL_TABLE(GemmKernels, gemm)
-
-// k is cut in panels of at most this many; between them the sums rest in C.
-inline constexpr int64_t kGemmDepth = 768;
 
 inline int64_t gemm_packed_floats(const GemmKernels& g, int64_t k, int64_t n) {
   return k * ((n + g.lanes - 1) / g.lanes * g.lanes);

@@ -66,6 +66,7 @@ struct Pass {
     Tile t;
     t.count = g.count;
     t.k = k1 - k0;
+    t.chain = g.chain;
     t.a = g.a;
     t.a_row = g.a_row;
     t.a_k = g.a_k;
@@ -105,14 +106,23 @@ struct Pass {
     const float *b0 = g.b[0] + g.k * start + k0 * kPanel, *b1 = b0 + g.k * kPanel, *a = g.a[0] + i0 * g.a_row;
     float* const c = g.c + i0 * g.c_row + start;
     F acc[kRegs];
+    bool begun = g.accumulate || !first;
+    for (int64_t k = k0; k < k1;) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kRegs; ++v) acc[v] = g.accumulate || !first ? load(c + v * kLanes) : zero();
-    for (int64_t k = k0; k < k1; ++k, b0 += kPanel, b1 += kPanel) {
-      const F x = set1(a[k]);
+      for (int v = 0; v < kRegs; ++v) acc[v] = zero();
+      for (const int64_t end = least(k + g.chain, k1); k < end; ++k, b0 += kPanel, b1 += kPanel) {
+        const F x = set1(a[k]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kPanelRegs; ++v) acc[v] = fma(x, load(b0 + v * kLanes), acc[v]);
+        for (int v = 0; v < kPanelRegs; ++v) acc[v] = fma(x, load(b0 + v * kLanes), acc[v]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kPanelRegs; ++v) acc[kPanelRegs + v] = fma(x, load(b1 + v * kLanes), acc[kPanelRegs + v]);
+        for (int v = 0; v < kPanelRegs; ++v) acc[kPanelRegs + v] = fma(x, load(b1 + v * kLanes), acc[kPanelRegs + v]);
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < kRegs; ++v) {
+        if (begun) acc[v] = load(c + v * kLanes) + acc[v];
+        if (k < k1) store(c + v * kLanes, acc[v]);
+      }
+      begun = true;
     }
 #pragma GCC unroll 8
     for (int v = 0; v < kRegs; ++v) {

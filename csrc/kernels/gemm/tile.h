@@ -26,7 +26,7 @@ constexpr bool kCheapMask = false;
 #endif
 
 struct Tile {
-  int64_t count, k;
+  int64_t count, k, chain;
   const float* const* a;
   int64_t a_offset, a_row, a_k;
   const float* const* b;
@@ -81,6 +81,19 @@ inline __attribute__((always_inline)) void steps(F (&acc)[MR][NV], const float* 
   for (int g = 0; g < G; ++g) p[g] += Unit ? U : a_k;
 }
 
+// C (zero where it has not begun) += acc.
+template <int MR, int NV>
+inline __attribute__((always_inline)) void add_to(const F (&acc)[MR][NV], const Tile& t, bool begun) {
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      float* const c = t.c + i * t.c_row + v * kLanes;
+      if (v == NV - 1) store_tail(c, begun ? load_tail(c, t.tail) + acc[i][v] : acc[i][v], t.tail);
+      else store(c, begun ? load(c) + acc[i][v] : acc[i][v]);
+    }
+}
+
 template <int MR, int NV, bool Masked, bool Unit>
 void tile(const Tile& t) {
   constexpr int kSteps = Unit ? 2 : 1;
@@ -88,32 +101,46 @@ void tile(const Tile& t) {
   const int64_t a_row = t.a_row, a_k = t.a_k, b_row = t.b_row, depth = t.k, tail = t.tail, ahead_step = t.ahead_step;
   const char* ahead = t.ahead;
   F acc[MR][NV];
-  if (t.accumulate) {
+  bool begun = t.accumulate;  // C holds the sum of what came before
+  int64_t steps_left = t.chain;
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+  for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) {
-        const float* c = t.c + i * t.c_row + v * kLanes;
-        acc[i][v] = v == NV - 1 ? load_tail(c, tail) : load(c);
-      }
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[i][v] = zero();
-  }
+    for (int v = 0; v < NV; ++v) acc[i][v] = zero();
   for (int64_t r = 0; r < t.count; ++r) {
     const float* b = t.b[r] + t.b_offset;
     const float* p[kGroups];
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) p[g] = t.a[r] + t.a_offset + 3 * g * a_row;
-    for (int64_t k = 0; k < depth; k += kSteps) {
-      if constexpr (Unit) {
-        __builtin_prefetch(ahead, 0, 2);
-        ahead += ahead_step;
+    for (int64_t k = 0; k < depth;) {
+      if (steps_left <= 0) {  // a chain ends: its sum joins those before it
+        add_to<MR, NV>(acc, t, begun);
+        begun = true;
+        steps_left = t.chain;
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) acc[i][v] = zero();
       }
-      steps<kSteps, Unit, Masked>(acc, p, b, a_row, a_k, b_row, tail);
+      const int64_t end = depth - k < steps_left ? depth : k + steps_left;
+      steps_left -= end - k;
+      for (; k < end; k += kSteps) {
+        if constexpr (Unit) {
+          __builtin_prefetch(ahead, 0, 2);
+          ahead += ahead_step;
+        }
+        steps<kSteps, Unit, Masked>(acc, p, b, a_row, a_k, b_row, tail);
+      }
     }
+  }
+  if (begun) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const float* c = t.c + i * t.c_row + v * kLanes;
+        acc[i][v] = (v == NV - 1 ? load_tail(c, tail) : load(c)) + acc[i][v];
+      }
   }
   if (t.bias) {
 #pragma GCC unroll 4
