@@ -92,13 +92,14 @@ void GemmRun::plan() {
     for (int64_t h : {round_up(m, kRowRound), int64_t{576}, int64_t{288}, int64_t{144}, int64_t{72}, int64_t{36}}) {
       if (w > round_up(n, kColumnRound) || h > round_up(m, kRowRound)) continue;
       if (source_ == Source::kPackEach && h < m) continue;
-      const int64_t across = ceil_div(n, w), down = ceil_div(m, h);
+      const int64_t across = ceil_div(n, w), strips = ceil_div(m, h);
+      const int64_t down = strips > 4 && across % 4 ? ceil_div(m, round_up(ceil_div(m, round_up(strips, 4)), kRowRound)) : strips;  // as many for each thread
       const double tasks = static_cast<double>(batches * across * down);
       const double time = work * ((rounds(tasks, 2) + rounds(tasks, 4)) / 2 + 0.25 / tasks) + 0.3 * tasks +
                           static_cast<double>(batches) * (static_cast<double>(down) * b_us + static_cast<double>(across) * a_us);
       if (time >= best) continue;
       best = time;
-      block_m_ = std::min(h, m);
+      block_m_ = down == strips ? std::min(h, m) : round_up(ceil_div(m, down), kRowRound);
       block_n_ = std::min(w, n);
     }
   tasks_m_ = ceil_div(m, block_m_);
