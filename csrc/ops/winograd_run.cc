@@ -229,7 +229,7 @@ int winograd_tile(const ConvProblem& p) {
   if (p.channels < 8 || p.outputs < 8) return 0;
   const double direct = direct_cycles(p), four = winograd_cycles(p, 4), two = winograd_cycles(p, 2);
   if (std::min(four, two) > 0.8 * direct) return 0;  // else the larger weights are not worth it
-  return two <= 1.05 * four ? 2 : 4;
+  return two < 0.9 * four ? 2 : 4;
 }
 
 void prepare_winograd_conv(PrepareContext& ctx, const ConvProblem& p, const Activation& activation, int tile) {
