@@ -17,6 +17,7 @@ constexpr int64_t kPanelBlocks = 4;          // output blocks of a task
 constexpr int64_t kChunk = 36;               // tiles of a task, about: their sums stay in L2
 constexpr int64_t kInputFloats = 1 << 20;    // transformed inputs at hand at a time, about: they stay in L3
 constexpr int64_t kChain = 64;               // steps of the products: their rounding errors grow in the output transform
+constexpr int64_t kStayFloats = 112 << 10;   // transformed inputs of a task that stay in L2 beside its sums
 constexpr int64_t kLinePad = 16;             // keeps the frequencies of a tile on different cache sets
 
 int64_t blocks_of(int64_t channels) { return ceil_div(channels, kBlock); }
@@ -31,12 +32,14 @@ class WinogradConv final : public Kernel {
   Buffer packed;
   std::vector<float> bias;  // padded to blocks
   int64_t depth = 0;        // channels that the products read: even, for their fastest form
-  int64_t batch_tiles = 0;  // tiles transformed at a time, of all the images'
-  int64_t m_at = 0, m_floats = 0;  // sums of a task in the workspace, a slice a thread
+  bool together = false;    // a thread transforms the tiles of a task and multiplies them at once: they stay in its L2
+  int64_t batch_tiles = 0;  // tiles transformed at a time: of all the images', or of a task
+  int64_t m_floats = 0;     // sums of a task in the workspace, a slice a thread
 
   int64_t all_tiles() const { return problem.batch * shape.tiles_of_image(); }
   int64_t v_row() const { return blocks_of(problem.channels) * kBlock; }
   int64_t v_step() const { return batch_tiles * v_row() + kLinePad; }
+  int64_t v_floats() const { return round_up(shape.frequencies() * v_step(), kBlock); }
 
   // Panels of about equal width; the weights of a panel lie together, a packed matrix for each frequency.
   int64_t panels() const { return ceil_div(blocks_of(problem.outputs), kPanelBlocks); }
@@ -63,12 +66,13 @@ class WinogradConv final : public Kernel {
   void run(const Args& args, Worker& worker) const override {
     const float *x = args.in<float>(0), *residual = args.in<float>(3);
     float *y = args.out<float>(0), *v = args.workspace<float>();
+    if (together) return chunk_by_chunk(worker, x, v + worker.index() * (v_floats() + m_floats), residual, y);
     for (int64_t first = 0; first < all_tiles(); first += batch_tiles) {
       const int64_t last = std::min(first + batch_tiles, all_tiles());
       if (first) worker.barrier();
       transform_inputs(worker, x, v, first, last);
       worker.barrier();
-      multiply(worker, x, v, v + m_at + worker.index() * m_floats, residual, y, first, last);
+      multiply(worker, x, v, v + v_floats() + worker.index() * m_floats, residual, y, first, last);
     }
   }
 
@@ -108,32 +112,52 @@ class WinogradConv final : public Kernel {
       for (; i < end; ++i) {
         const int64_t p = by_tiles ? i % panels() : i / chunks, chunk = by_tiles ? i / panels() : i % chunks;
         const int64_t a = tiles * chunk / chunks, b = tiles * (chunk + 1) / chunks;
-        const int64_t width = panel_width(p), matrix = packed_matrix(width), m_step = (b - a) * width + kLinePad;
-        const float* const u = static_cast<const float*>(packed.get()) + panel_at(p);
-        for (int f = 0; f < shape.frequencies(); ++f) {
-          const float* const ap = v + f * v_step() + a * v_row();
-          const float* const bp = u + f * matrix;
-          GemmArgs g;
-          g.m = b - a;
-          g.n = width;
-          g.k = depth;
-          g.chain = kChain;
-          g.a = &ap;
-          g.a_row = v_row();
-          g.b = &bp;
-          g.c = m + f * m_step;
-          g.c_row = width;
-          g.next_b = f + 1 < shape.frequencies() ? bp + matrix : nullptr;
-          if (f + 1 < shape.frequencies()) fetch(ap + v_step(), (b - a) * v_row());
-          gemm().gemm(g);
-        }
-        for (int64_t block = panel_begin(p); block < panel_begin(p + 1); ++block)
-          each_image(first + a, first + b, [&](int64_t image, int64_t t0, int64_t t1) {
-            const int64_t at = image * shape.tiles_of_image() + t0 - first - a;
-            finish(x, p, block, image, t0, t1, m + at * width + (block - panel_begin(p)) * kBlock, m_step, residual, y);
-          });
+        panel_of(p, x, v + a * v_row(), m, residual, y, first + a, first + b);
       }
     });
+  }
+
+  void chunk_by_chunk(Worker& worker, const float* x, float* v, const float* residual, float* y) const {
+    const int64_t chunks = ceil_div(all_tiles(), batch_tiles), blocks = blocks_of(problem.channels);
+    worker.parallel_for(chunks, 1, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const int64_t first = all_tiles() * i / chunks, last = all_tiles() * (i + 1) / chunks;
+        each_image(first, last, [&](int64_t image, int64_t a, int64_t b) {
+          const int64_t at = image * shape.tiles_of_image() + a - first;
+          for (int64_t block = 0; block < blocks; ++block)
+            winograd().input(shape, x_block(x, image, block), a, b, v + at * v_row() + block * kBlock, v_step(), v_row());
+        });
+        for (int64_t p = 0; p < panels(); ++p) panel_of(p, x, v, v + v_floats(), residual, y, first, last);
+      }
+    });
+  }
+
+  // One panel of outputs of tiles [first, last), whose transforms begin at v.
+  void panel_of(int64_t p, const float* x, const float* v, float* m, const float* residual, float* y, int64_t first, int64_t last) const {
+    const int64_t width = panel_width(p), matrix = packed_matrix(width), tiles = last - first, m_step = tiles * width + kLinePad;
+    const float* const u = static_cast<const float*>(packed.get()) + panel_at(p);
+    for (int f = 0; f < shape.frequencies(); ++f) {
+      const float* const ap = v + f * v_step();
+      const float* const bp = u + f * matrix;
+      GemmArgs g;
+      g.m = tiles;
+      g.n = width;
+      g.k = depth;
+      g.chain = kChain;
+      g.a = &ap;
+      g.a_row = v_row();
+      g.b = &bp;
+      g.c = m + f * m_step;
+      g.c_row = width;
+      g.next_b = f + 1 < shape.frequencies() ? bp + matrix : nullptr;
+      if (!together && f + 1 < shape.frequencies()) fetch(ap + v_step(), tiles * v_row());
+      gemm().gemm(g);
+    }
+    for (int64_t block = panel_begin(p); block < panel_begin(p + 1); ++block)
+      each_image(first, last, [&](int64_t image, int64_t t0, int64_t t1) {
+        const int64_t at = image * shape.tiles_of_image() + t0 - first;
+        finish(x, p, block, image, t0, t1, m + at * width + (block - panel_begin(p)) * kBlock, m_step, residual, y);
+      });
   }
 
   // Brings into L2 what another core may have written.
@@ -249,11 +273,18 @@ void prepare_winograd_conv(PrepareContext& ctx, const ConvProblem& p, const Acti
   k->bias.assign(static_cast<size_t>(blocks_of(p.outputs) * kBlock), 0.0f);
   if (const Tensor* b = ctx.constant(2)) std::copy_n(b->as<float>(), p.outputs, k->bias.begin());
   const int f = k->shape.frequencies();
-  const int64_t tiles = k->all_tiles(), at_a_time = std::max<int64_t>(kInputFloats / (f * k->v_row()), 2 * kChunk);
-  k->batch_tiles = ceil_div(tiles, ceil_div(tiles, at_a_time));
-  k->m_at = round_up(f * k->v_step(), kBlock);
+  const int64_t tiles = k->all_tiles(), stays = kStayFloats / (f * k->v_row());
+  k->together = stays >= kChunk / 2 && tiles >= 4 * kChunk;
+  if (k->together) {
+    // As many tasks for each thread.
+    const int64_t tasks = round_up(ceil_div(tiles, std::min(stays, kChunk)), 4);
+    k->batch_tiles = ceil_div(tiles, tasks);
+  } else {
+    const int64_t at_a_time = std::max<int64_t>(kInputFloats / (f * k->v_row()), 2 * kChunk);
+    k->batch_tiles = ceil_div(tiles, ceil_div(tiles, at_a_time));
+  }
   k->m_floats = f * (std::min(kChunk, k->batch_tiles) * std::min(kPanelBlocks, blocks_of(p.outputs)) * kBlock + kLinePad);
-  ctx.workspace(4 * (k->m_at + ctx.threads() * k->m_floats));
+  ctx.workspace(4 * (k->together ? ctx.threads() * (k->v_floats() + k->m_floats) : k->v_floats() + ctx.threads() * k->m_floats));
   ctx.cost(p.flops() * f / (9.0 * tile * tile), 4.0 * (static_cast<double>(p.batch * (p.channels * p.in_plane() + p.outputs * p.out_plane())) +
                                                        static_cast<double>(f * p.channels * p.outputs)));
   if (ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);

@@ -102,7 +102,7 @@ def test_padding_of_any_width(pads, monkeypatch):
     np.testing.assert_allclose(session(data).run(None, {"x": x})[0], exact, rtol=0, atol=5e-6 * np.abs(exact).max())
 
 
-@pytest.mark.parametrize("size", [9, 30])  # tiles of two and of four
+@pytest.mark.parametrize("size", [9, 30, 60])  # tiles of two, of four, of four that stay with a thread
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 3e38, -1e12])
 def test_infinities_and_huge_values_reach_their_windows_alone(size, bad, monkeypatch):
     channels = 256 if size == 9 else 64
