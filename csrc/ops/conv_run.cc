@@ -38,8 +38,8 @@ class DirectConv final : public Kernel {
 
   void split() {
     const ConvProblem& p = plan.problem;
-    if (plan.algorithm == ConvAlgorithm::kDepthwise) {
-      const int64_t planes = p.batch * blocks_of(p.channels), rows = p.out[0] * p.out[1];
+    if (plan.algorithm != ConvAlgorithm::kDirect) {
+      const int64_t planes = p.batch * blocks_of(p.outputs), rows = p.out[0] * p.out[1];
       // Chunks of rows are the outer loop, as in other convolutions: a thread keeps its part of the image from layer to layer.
       chunks = std::clamp<int64_t>(std::max(ceil_div(kTasks / 4, planes), std::min<int64_t>(4, rows / 4)), 1, std::max<int64_t>(rows, 1));
       return;
@@ -91,8 +91,8 @@ class DirectConv final : public Kernel {
       y = ws + y_at;
     }
     if (wait) worker.barrier();
-    if (plan.algorithm == ConvAlgorithm::kDepthwise) depthwise_tasks(worker, x, w, b, residual, y);
-    else direct_tasks(worker, x, w, b, residual, y);
+    if (plan.algorithm == ConvAlgorithm::kDirect) direct_tasks(worker, x, w, b, residual, y);
+    else block_tasks(worker, x, w, b, residual, y);
     if (reorder_y) {
       worker.barrier();
       to_plain(worker, y, args.out<float>(0));
@@ -126,9 +126,10 @@ class DirectConv final : public Kernel {
     });
   }
 
-  void depthwise_tasks(Worker& worker, const float* x, const float* w, const float* b, const float* residual, float* y) const {
+  // Depthwise convolutions and those of small groups: a task is a run of rows of a block.
+  void block_tasks(Worker& worker, const float* x, const float* w, const float* b, const float* residual, float* y) const {
     const ConvProblem& p = plan.problem;
-    const int64_t blocks = blocks_of(p.channels), rows = p.out[0] * p.out[1], row = p.out[2] * kConvBlock;
+    const int64_t blocks = blocks_of(p.outputs), rows = p.out[0] * p.out[1], row = p.out[2] * kConvBlock;
     const int64_t tasks = p.batch * blocks * chunks;
     const auto grain = static_cast<int64_t>(kTaskFlops / 4 * static_cast<double>(tasks) / (p.flops() + 1));
     worker.parallel_for(tasks, std::clamp<int64_t>(grain, 1, std::max<int64_t>(tasks / 4, 1)), [&](int64_t i, int64_t end) {
@@ -137,12 +138,29 @@ class DirectConv final : public Kernel {
         const int64_t first = rows * chunk / chunks, last = rows * (chunk + 1) / chunks;
         const int tail = static_cast<int>(std::min<int64_t>(kConvBlock, p.channels - block * kConvBlock));
         float* const out = y + plane * rows * row;
-        const DepthwiseTask t{x + plane * p.in_plane() * kConvBlock, w + block * p.taps() * kConvBlock, b + block * kConvBlock,
-                              residual ? residual + plane * rows * row : nullptr, out, low, high, tail};
-        depthwise().run(plan.depthwise, t, first, last);
+        const float* const add = residual ? residual + plane * rows * row : nullptr;
+        if (plan.algorithm == ConvAlgorithm::kDepthwise) {
+          const DepthwiseTask t{x + plane * p.in_plane() * kConvBlock, w + block * p.taps() * kConvBlock, b + block * kConvBlock, add, out,
+                                low, high, tail};
+          depthwise().run(plan.depthwise, t, first, last);
+        } else {
+          grouped_block(x + n * blocks_of(p.channels) * kConvBlock * p.in_plane(), w, b, add, out, block, tail, first, last);
+        }
         if (!clamp) conv().activate(activation, out + first * row, (last - first) * p.out[2], tail);
       }
     });
+  }
+
+  // x: an image; residual and y: the block's.
+  void grouped_block(const float* x, const float* w, const float* b, const float* residual, float* y, int64_t block, int tail,
+                     int64_t first, int64_t last) const {
+    for (int lane = 0; lane < kConvBlock; lane += plan.lanes) {
+      const int64_t channel = block * kConvBlock + lane;
+      const GroupedPanel& panel = plan.registers[static_cast<size_t>(channel / plan.lanes)];
+      const GroupedTask t{x, w + panel.w, plan.steps.data() + panel.step, panel.steps, b + channel,
+                          residual ? residual + lane : nullptr, y + lane, low, high, tail - lane};
+      grouped().run(plan.grouped, t, first, last);
+    }
   }
 
   // `next`: the unit this thread comes to when the chunk is the image's last, or null.

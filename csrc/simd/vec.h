@@ -17,6 +17,7 @@
 //   I operations + - * & | ^, shl<n>, shr<n> (logical), sra<n> (arithmetic), iset1(x), iload(p), istore(p, v), iota() (0, 1, ...)
 //   M ieq(a, b), igt(a, b) (signed); I select(m, a, b)
 //   F gather(base, I)          base[index] in each lane; the indices are signed
+//   F permute(a, I)            a[index] in each lane; the indices are below kLanes
 //   load_f16, store_f16, load_bf16, store_bf16 (p) and (p, n)   16-bit storage formats, rounded to nearest even
 //   float sum(F), hmax(F), hmin(F)   across lanes, in a fixed order: pairwise halves
 #pragma once

@@ -77,6 +77,7 @@ inline M ieq(I a, I b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v
 inline M igt(I a, I b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v))}; }
 inline I select(M m, I a, I b) { return {_mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v))}; }
 inline F gather(const float* base, I index) { return {_mm256_i32gather_ps(base, index.v, 4)}; }
+inline F permute(F a, I index) { return {_mm256_permutevar8x32_ps(a.v, index.v)}; }
 
 inline __m128i load_16bit(const uint16_t* p, int64_t n) {
   uint16_t v[8] = {};

@@ -72,6 +72,7 @@ inline M ieq(I a, I b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
 inline M igt(I a, I b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)}; }
 inline I select(M m, I a, I b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
 inline F gather(const float* base, I index) { return {_mm512_i32gather_ps(index.v, base, 4)}; }
+inline F permute(F a, I index) { return {_mm512_permutexvar_ps(index.v, a.v)}; }
 
 inline F load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
 inline F load_f16(const uint16_t* p, int64_t n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p))}; }

@@ -83,6 +83,7 @@ inline M ieq(I a, I b) { return {a.v == b.v}; }
 inline M igt(I a, I b) { return {a.v > b.v}; }
 inline I select(M m, I a, I b) { return {(m.v & a.v) | (~m.v & b.v)}; }
 inline F gather(const float* base, I i) { return {float4{base[i.v[0]], base[i.v[1]], base[i.v[2]], base[i.v[3]]}}; }
+inline F permute(F a, I i) { return {float4{a.v[i.v[0]], a.v[i.v[1]], a.v[i.v[2]], a.v[i.v[3]]}}; }
 
 inline I load_16bit(const uint16_t* p, int64_t n) {
   int4 v = {0, 0, 0, 0};

@@ -49,6 +49,15 @@ std::vector<float> run(const ConvProblem& problem, Isa isa, const std::vector<fl
       }
       continue;
     }
+    for (size_t i = 0; i < plan.registers.size(); ++i) {
+      const GroupedPanel& panel = plan.registers[i];
+      const int64_t channel = static_cast<int64_t>(i) * plan.lanes, block = channel / 16, rows = p.out[0] * p.out[1];
+      const int64_t at = n * y_image + block * p.out_plane() * 16 + channel % 16;
+      const GroupedTask t{&xb[n * x_image], &packed[panel.w], plan.steps.data() + panel.step, panel.steps, &bias_padded[channel],
+                          residual ? &rb[at] : nullptr, &yb[at], low, high, static_cast<int>(std::min<int64_t>(16, p.outputs - channel))};
+      grouped_for(isa)->run(plan.grouped, t, 0, rows / 3);
+      grouped_for(isa)->run(plan.grouped, t, rows / 3, rows);
+    }
     for (const ConvPhase& phase : plan.phases)
       for (const ConvPanel& panel : phase.panels) {
         const int64_t at = n * y_image + panel.y_block * p.out_plane() * 16 + phase.y_origin;
@@ -150,6 +159,26 @@ TEST(conv_direct_dilated_grouped) {
   }
   check(conv2d(10, 30, 6, 7, 3, 1, 1, 10), 1);   // a multiplier of 3
   check(conv2d(32, 64, 6, 7, 1, 1, 0, 2), 0);
+}
+
+TEST(conv_small_groups) {
+  for (int64_t in : {1, 2, 3, 4, 5, 6, 8, 12, 15})       // channels of a group, and outputs
+    for (int64_t out : {1, 2, 3, 4, 7, 8, 16, 24}) {
+      if (in == 1 && out == 1) continue;
+      ConvProblem p = conv2d(in * 12, out * 12, 6, 9, 3, 1, 1, 12);
+      CHECK(in > 4 || in > out || plan_conv(p, conv()).algorithm == ConvAlgorithm::kGrouped);
+      check(p, 1, out == 4, out == 8 ? 0.25f : -INFINITY, 1.0f);
+      check(conv2d(in * 7, out * 7, 7, 8, 3, 2, 1, 7), 1, true);
+    }
+  for (int64_t k : {1, 2, 3, 5, 7})
+    for (int64_t s : {1, 2, 3})
+      for (int64_t d : {1, 3}) check(conv2d(40, 40, 15, 16, k, s, k / 2, 10, d), static_cast<int>(k / 2));
+  for (int64_t w = 1; w < 44; ++w) check(conv2d(24, 24, 3, w, 3, 1, 1, 6), 1);
+  check(conv2d(32, 32, 3, 3, 7, 1, 3, 4), 3);            // a kernel larger than the image
+  check(conv2d(32, 32, 2, 3, 3, 1, 4, 8, 4), 4);         // rows of padding alone
+  ConvProblem p = conv2d(36, 36, 5, 6, 3, 1, 1, 9);
+  p.in[0] = 4; p.kernel[0] = 3; p.pad[0] = 1; p.batch = 2;
+  check(p, 1, true, 0.0f);
 }
 
 TEST(conv_direct_epilogue) {

@@ -47,6 +47,7 @@ struct ConvTask {
 };
 
 struct ConvKernels {
+  int lanes;                       // floats of a register
   int max_panel;                   // widest panel, in blocks
   int rows[kConvMaxBlocks + 1];    // most pixels of a tile, for each panel width
   // Output pixels [begin, end) of the grid, counted in row-major order.

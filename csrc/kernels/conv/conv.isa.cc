@@ -315,6 +315,6 @@ void activate_pixels(const Activation& a, float* y, int64_t n, int tail) {
 }  // namespace
 
 TIERCEL_KERNEL_TABLE_IS(ConvKernels, conv){
-    kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run, &activate_pixels};
+    kLanes, kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run, &activate_pixels};
 
 }  // namespace tiercel::TIERCEL_ISA

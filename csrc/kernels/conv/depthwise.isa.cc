@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "kernels/conv/clip.h"
 #include "simd/vec.h"
 
 namespace tiercel::TIERCEL_ISA {
@@ -177,15 +178,6 @@ const TileFns* choose(const DepthwiseShape& s) {
   if (k == 5 && stride == 2) return kW5S2;
   if (k == 7 && stride == 1) return kW7S1;
   return kAny;
-}
-
-// Taps k of [0, kernel) with 0 <= at + k dilation < in.
-inline void clip(int64_t at, int64_t kernel, int64_t dilation, int64_t in, int64_t& begin, int64_t& end) {
-  begin = at >= 0 ? 0 : (-at + dilation - 1) / dilation;
-  end = in - 1 - at < 0 ? 0 : (in - 1 - at) / dilation + 1;
-  if (begin > kernel) begin = kernel;
-  if (end > kernel) end = kernel;
-  if (end < begin) end = begin;
 }
 
 void run(const DepthwiseShape& s, const DepthwiseTask& t, int64_t begin, int64_t end) {

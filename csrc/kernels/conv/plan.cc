@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/conv/plan_grouped.h"
+
 namespace tiercel {
 namespace {
 
@@ -192,11 +194,13 @@ ConvPlan plan_conv(const ConvProblem& p, const ConvKernels& kernels) {
     phase.shape.tap = phase.tap.data();
     phase.shape.tap_offset = phase.tap_offset.data();
   }
+  plan_grouped(plan, kernels.lanes);
   return plan;
 }
 
 int64_t conv_pack_parts(const ConvPlan& plan) {
   if (plan.algorithm == ConvAlgorithm::kDepthwise) return ceil_div(plan.problem.channels, kConvBlock);
+  if (plan.algorithm == ConvAlgorithm::kGrouped) return static_cast<int64_t>(plan.registers.size());
   int64_t n = 0;
   for (const ConvPhase& phase : plan.phases) n += static_cast<int64_t>(phase.panels.size());
   return n;
@@ -204,6 +208,7 @@ int64_t conv_pack_parts(const ConvPlan& plan) {
 
 void pack_conv(const ConvPlan& plan, const float* w, float* packed, int64_t part) {
   const ConvProblem& p = plan.problem;
+  if (plan.algorithm == ConvAlgorithm::kGrouped) return pack_grouped(plan, w, packed, part);
   if (plan.algorithm == ConvAlgorithm::kDepthwise) {
     const int64_t taps = p.taps();
     float* const to = packed + part * taps * kConvBlock;

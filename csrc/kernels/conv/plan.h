@@ -5,6 +5,7 @@
 
 #include "kernels/conv/conv.h"
 #include "kernels/conv/depthwise.h"
+#include "kernels/conv/grouped.h"
 
 namespace tiercel {
 
@@ -22,7 +23,7 @@ struct ConvProblem {
   double flops() const;        // of all multiplications and additions that the definition asks for
 };
 
-enum class ConvAlgorithm { kDirect, kDepthwise };
+enum class ConvAlgorithm { kDirect, kDepthwise, kGrouped };
 
 struct ConvPanel {
   int64_t w;       // where its packed weights begin, in floats
@@ -43,6 +44,13 @@ struct ConvPhase {
   std::vector<ConvPanel> panels;
 };
 
+// A register of output channels of a grouped convolution.
+struct GroupedPanel {
+  int64_t w;        // where its packed weights begin, in floats
+  size_t step;      // its first step, and how many
+  int steps;
+};
+
 struct ConvPlan {
   ConvPlan() = default;
   ConvPlan(ConvPlan&&) = default;  // shapes point into their phases: no copies
@@ -52,6 +60,10 @@ struct ConvPlan {
   ConvProblem problem;
   std::vector<ConvPhase> phases;        // kDirect
   DepthwiseShape depthwise;             // kDepthwise
+  GroupedShape grouped;                 // kGrouped
+  std::vector<GroupedPanel> registers;  // kGrouped: of `lanes` output channels each, of all blocks
+  std::vector<GroupedStep> steps;
+  int lanes = 0;
   int64_t packed = 0;                   // floats of packed weights
 };
 
