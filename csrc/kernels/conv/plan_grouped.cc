@@ -5,6 +5,8 @@
 namespace tiercel {
 namespace {
 
+constexpr int64_t kMostChannels = 64;  // of a group that steps are counted for: beyond, panels are hardly ever wider than a group
+
 // Calls step(register of inputs, channels): channels[l] is what output lane l reads, or -1.
 template <class Step> void each_step(const ConvProblem& p, int lanes, int64_t first_output, Step step) {
   const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups;
@@ -31,7 +33,7 @@ template <class Step> void each_step(const ConvProblem& p, int lanes, int64_t fi
 
 bool plan_grouped(ConvPlan& plan, int lanes) {
   const ConvProblem& p = plan.problem;
-  if (p.transposed || p.x_plain || p.groups == 1 || p.channels / p.groups >= kConvBlock) return false;
+  if (p.transposed || p.x_plain || p.groups == 1 || p.channels / p.groups > kMostChannels) return false;
   int64_t packed = 0;
   for (int64_t first = 0; first < (p.outputs + kConvBlock - 1) / kConvBlock * kConvBlock; first += lanes) {
     GroupedPanel panel{packed, plan.steps.size(), 0};
@@ -47,7 +49,13 @@ bool plan_grouped(ConvPlan& plan, int lanes) {
   }
   // A permuted input serves up to three columns of a row of three taps, and one elsewhere.
   const double permutes = p.kernel[2] == 3 && p.dilation[2] == 1 && p.stride[2] <= 2 ? 1.25 : 1.6;
-  if (permutes * static_cast<double>(packed) > static_cast<double>(plan.packed)) {
+  double direct = 0;
+  for (const ConvPanel& panel : plan.phases[0].panels) {
+    const int64_t channels = (panel.blocks - 1) * kConvBlock + panel.last;
+    // A panel of one block reads an input for each product: 16 lanes wide, half of the multipliers wait.
+    direct += (panel.panel == 1 && lanes == kConvBlock ? 2.0 : 1.0) * static_cast<double>(channels * panel.panel * kConvBlock * p.taps());
+  }
+  if (permutes * static_cast<double>(packed) > direct) {
     plan.steps.clear();
     plan.registers.clear();
     return false;
