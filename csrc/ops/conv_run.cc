@@ -170,7 +170,8 @@ class DirectConv final : public Kernel {
     const ConvPhase& phase = plan.phases[static_cast<size_t>(u.phase)];
     const ConvPanel& panel = phase.panels[static_cast<size_t>(u.panel)];
     const ConvShape& s = phase.shape;
-    const int64_t pixels = pixels_of(s), first = pixels * chunk / chunks, last = pixels * (chunk + 1) / chunks;
+    const int64_t run = phase.rows ? s.out[2] : 1, runs = pixels_of(s) / run;  // whole rows where tiles are runs of a row
+    const int64_t first = runs * chunk / chunks * run, last = runs * (chunk + 1) / chunks * run;
     const int64_t x_image = p.x_plain ? p.channels * p.in_plane() : blocks_of(p.channels) * s.x_block;
     const int64_t at = (n * blocks_of(p.outputs) + panel.y_block) * s.y_block + phase.y_origin;
     ConvTask t{x + n * x_image + panel.x_block * s.x_block, w + panel.w, b + panel.y_block * kConvBlock,
@@ -180,7 +181,7 @@ class DirectConv final : public Kernel {
       t.next = w + after.w;
       t.next_size = conv_fetch(plan, after);
     }
-    conv().run(s, t, first, last);
+    (phase.rows ? conv_plain().run : conv().run)(s, t, first, last);
     if (clamp || p.transposed) return;
     for (int i = 0; i < panel.panel; ++i)
       conv().activate(activation, y + at + i * s.y_block + first * kConvBlock, last - first,

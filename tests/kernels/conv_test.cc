@@ -64,8 +64,9 @@ std::vector<float> run(const ConvProblem& problem, Isa isa, const std::vector<fl
         const ConvTask t{&xb[n * x_image + panel.x_block * phase.shape.x_block], &packed[panel.w], &bias_padded[panel.y_block * 16],
                          residual ? &rb[at] : nullptr, &yb[at], panel.panel, panel.blocks, panel.last, low, high, panel.tail, pass};
         const int64_t pixels = phase.shape.out[0] * phase.shape.out[1] * phase.shape.out[2], half = pixels / 3;
-        conv_for(isa)->run(phase.shape, t, 0, half);
-        conv_for(isa)->run(phase.shape, t, half, pixels);
+        const auto pixels_run = phase.rows ? conv_plain_for(isa)->run : conv_for(isa)->run;
+        pixels_run(phase.shape, t, 0, half);
+        pixels_run(phase.shape, t, half, pixels);
       }
   }
   std::vector<float> y(p.batch * p.outputs * p.out_plane(), NAN);
@@ -148,6 +149,26 @@ TEST(conv_direct_plain_input) {
       p.x_plain = true;
       check(p, 0);
     }
+}
+
+TEST(conv_plain_rows) {
+  auto plain = [](ConvProblem p) { p.x_plain = true; return p; };
+  for (int64_t w = 1; w < 40; ++w)
+    for (int64_t o : {16, 24, 40, 64}) check(plain(conv2d(3, o, 3, w, 3, w % 2 + 1, 1)), 1, o == 24, 0.0f);
+  for (int64_t k : {1, 2, 3, 5, 7, 8})
+    for (int64_t s : {1, 2, 3, 4})  // 3 runs on the tiles of all strides
+      for (int64_t d : {1, 2, 5}) {
+        const ConvProblem p = plain(conv2d(2, 20, 22, 23, k, s, k / 2, 1, d));
+        CHECK_EQ(plan_conv(p, conv()).phases[0].rows, s != 3);
+        check(p, static_cast<int>(k / 2));
+      }
+  check(plain(conv2d(8, 16, 20, 20, 9, 1, 4)), 4);         // sums that are too long for these tiles
+  check(plain(conv2d(3, 48, 2, 2, 7, 2, 3)), 3);           // a kernel larger than the image
+  check(plain(conv2d(3, 16, 4, 5, 3, 1, 12, 1, 12)), 12);  // rows and columns of padding alone
+  check(plain(conv2d(1, 16, 3, 200, 2, 1, 0, 1, 70)), 0);  // out of reach
+  ConvProblem p = plain(conv2d(3, 64, 9, 10, 7, 2, 3));
+  p.in[0] = 5; p.kernel[0] = 3; p.pad[0] = 1; p.batch = 2;
+  check(p, 3, true);
 }
 
 TEST(conv_direct_dilated_grouped) {

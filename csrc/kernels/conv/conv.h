@@ -21,6 +21,7 @@ struct ConvShape {
   int64_t in[3], out[3];     // extents of the image, of the grid of output pixels
   int64_t stride[3];         // input step of one grid step
   int64_t origin[3];         // input coordinate of displacement 0 for output pixel 0 (minus the padding)
+  int64_t kernel[3] = {}, dilation[3] = {};  // tap displacements are all multiples of dilation below kernel, in row-major order; 0: they are others
   int taps;
   const int32_t* tap;        // displacement of tap t: tap[3 t .. 3 t + 2]
   const int64_t* tap_offset; // the same in floats of x

@@ -78,6 +78,8 @@ ConvPhase direct_phase(const ConvProblem& p) {
     s.stride[a] = p.stride[a];
     s.origin[a] = -p.pad[a];
   }
+  std::copy_n(p.kernel, 3, s.kernel);
+  std::copy_n(p.dilation, 3, s.dilation);
   if (pointwise) {  // one long row
     s.in[2] = s.out[2] = p.in_plane();
     s.in[0] = s.in[1] = s.out[0] = s.out[1] = 1;
@@ -193,6 +195,7 @@ ConvPlan plan_conv(const ConvProblem& p, const ConvKernels& kernels) {
     make_panels(p, kernels, phase, plan.packed);
     phase.shape.tap = phase.tap.data();
     phase.shape.tap_offset = phase.tap_offset.data();
+    phase.rows = plain_serves(phase.shape, p.channels);
   }
   plan_grouped(plan, kernels.lanes);
   return plan;

@@ -6,6 +6,7 @@
 #include "kernels/conv/conv.h"
 #include "kernels/conv/depthwise.h"
 #include "kernels/conv/grouped.h"
+#include "kernels/conv/plain.h"
 
 namespace tiercel {
 
@@ -42,6 +43,7 @@ struct ConvPhase {
   std::vector<int64_t> tap_offset;
   int64_t y_origin;                     // of output pixel 0, in floats
   std::vector<ConvPanel> panels;
+  bool rows = false;                    // runs on the kernels of plain.h
 };
 
 // A register of output channels of a grouped convolution.
