@@ -32,8 +32,9 @@ inline void copy_run(const float* row, int64_t at, int64_t width, int64_t n, flo
   for (int64_t i = 0; i < n; ++i) to[i] = static_cast<uint64_t>(at + i) < static_cast<uint64_t>(width) ? row[at + i] : 0.0f;
 }
 
-// R pixels by O blocks at y; `w0`: the input column of tap 0 of the first.
-template <int R, int O, int S>
+// R pixels by O blocks at y; `w0`: the input column of tap 0 of the first. K: the kernel's width with dilation 1, or 0: any.
+// With one register a pixel a product asks for two loads; K known, an input is loaded once for all the pixels it reaches.
+template <int R, int O, int S, int K>
 void tile(const ConvShape& s, const ConvTask& t, const Row& row, int64_t w0, bool border, int64_t y_at) {
   constexpr int V = O * kWide;
   F acc[R][V];
@@ -61,6 +62,24 @@ void tile(const ConvShape& s, const ConvTask& t, const Row& row, int64_t w0, boo
         if (border) copy_run(x, w0, s.in[2], reach, run);
         const float* p = border ? run : x + w0;
         const float* w = w_row;
+        if constexpr (K > 0) {
+          static_assert(V == 1);
+          F weights[K];
+#pragma GCC unroll 8
+          for (int k = 0; k < K; ++k) weights[k] = load(w + k * w_step);
+#pragma GCC unroll 64
+          for (int i = 0; i < (R - 1) * S + K; ++i) {
+            bool used = false;
+#pragma GCC unroll 8
+            for (int k = 0; k < K; ++k) used |= i >= k && (i - k) % S == 0 && (i - k) / S < R;
+            if (!used) continue;
+            const F a = set1(p[i]);
+#pragma GCC unroll 8
+            for (int k = 0; k < K; ++k)
+              if (i >= k && (i - k) % S == 0 && (i - k) / S < R) acc[(i - k) / S][0] = fma(a, weights[k], acc[(i - k) / S][0]);
+          }
+          continue;
+        }
         for (int64_t k = 0; k < kernel; ++k, p += dilation, w += w_step) {
           F weights[V];
 #pragma GCC unroll 16
@@ -98,10 +117,11 @@ void tile(const ConvShape& s, const ConvTask& t, const Row& row, int64_t w0, boo
 }
 
 using TileFn = void (*)(const ConvShape&, const ConvTask&, const Row&, int64_t, bool, int64_t);
-struct TileFns { TileFn f[3]; };  // [log2 of the stride]
+struct TileFns { TileFn f[3][2]; };  // [log2 of the stride][three columns]
 template <int R, int O> constexpr TileFns tile_fns() {
+  constexpr int kThree = O * kWide == 1 ? 3 : 0;
   if constexpr (R <= kRows[O])
-    return {{&tile<R, O, 1>, &tile<R, O, 2>, &tile<R, O, 4>}};
+    return {{{&tile<R, O, 1, 0>, &tile<R, O, 1, kThree>}, {&tile<R, O, 2, 0>, &tile<R, O, 2, kThree>}, {&tile<R, O, 4, 0>, &tile<R, O, 4, 0>}}};
   else
     return {};
 }
@@ -116,6 +136,7 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
   const TileFns* const fns = kTiles[t.panel - 1];
   const int64_t most = kRows[t.panel], stride = s.stride[2], reach = (s.kernel[2] - 1) * s.dilation[2];
   const int log = stride == 4 ? 2 : static_cast<int>(stride) - 1;
+  const bool three = s.kernel[2] == 3 && s.dilation[2] == 1;
   while (begin < end) {
     const int64_t i = begin / s.out[2], od = i / s.out[1], oh = i % s.out[1];
     Row row;
@@ -130,7 +151,7 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
     for (int64_t q = 0; q < tiles; ++q) {
       const int64_t n = each + (q < longer), w0 = j * stride + s.origin[2];
       const bool border = w0 < 0 || w0 + (n - 1) * stride + reach >= s.in[2];
-      fns[n - 1].f[log](s, t, row, w0, border, od * s.y_step[0] + oh * s.y_step[1] + j * s.y_step[2]);
+      fns[n - 1].f[log][three](s, t, row, w0, border, od * s.y_step[0] + oh * s.y_step[1] + j * s.y_step[2]);
       j += n;
     }
     begin += columns;
