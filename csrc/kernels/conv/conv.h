@@ -23,6 +23,7 @@ struct ConvShape {
   int64_t origin[3];         // input coordinate of displacement 0 for output pixel 0 (minus the padding)
   int64_t kernel[3] = {}, dilation[3] = {};  // tap displacements are all multiples of dilation below kernel, in row-major order; 0: they are others
   int taps;
+  int fetch = 0;             // after so many taps, a plane of the kernel, pixels are new to the cache: the next tile's are fetched ahead
   const int32_t* tap;        // displacement of tap t: tap[3 t .. 3 t + 2]
   const int64_t* tap_offset; // the same in floats of x
   bool plain;                // x is NCHW: its blocks are single channels

@@ -120,7 +120,7 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
     int chain = kChain;
     for (int64_t b = b0; b < b1; ++b) {
       const int64_t n = b + 1 < t.blocks ? kConvBlock : t.last;
-      for (int k = 0; k < s.taps; ++k) {
+      for (int k = 0, until = s.fetch; k < s.taps; ++k) {
         if (--chain < 0) {
           chain = kChain - 1;
 #pragma GCC unroll 16
@@ -135,7 +135,8 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
         }
         int64_t off = s.tap_offset[k] + b * s.x_block;
         for (int i = 0; i < pass.lines; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
-        if (k + 1 == s.taps) {  // what the next tile reads first: another core may have written it
+        if (--until == 0) {  // what the next tile is the first to read: another core may have written it
+          until = s.fetch;
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r) __builtin_prefetch(tile.x[r] + off + R * s.x_pixel, 0, 3);
         }

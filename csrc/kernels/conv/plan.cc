@@ -60,6 +60,7 @@ void finish_phase(const ConvProblem& p, ConvPhase& phase) {
   s.x_block = p.in_plane() * s.x_pixel;
   s.y_block = p.out_plane() * kConvBlock;
   s.taps = static_cast<int>(phase.tap_index.size());
+  s.fetch = s.kernel[0] > 0 ? static_cast<int>(s.kernel[1] * s.kernel[2]) : s.taps;
   for (int k = 0; k < s.taps; ++k) {
     const int32_t* d = &phase.tap[3 * k];
     phase.tap_offset.push_back(((d[0] * s.in[1] + d[1]) * s.in[2] + d[2]) * s.x_pixel);
