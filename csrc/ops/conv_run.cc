@@ -170,7 +170,8 @@ class DirectConv final : public Kernel {
     const ConvPhase& phase = plan.phases[static_cast<size_t>(u.phase)];
     const ConvPanel& panel = phase.panels[static_cast<size_t>(u.panel)];
     const ConvShape& s = phase.shape;
-    const int64_t run = phase.rows ? s.out[2] : 1, runs = pixels_of(s) / run;  // whole rows where tiles are runs of a row
+    const bool whole = phase.rows && s.out[0] * s.out[1] >= 4 * chunks;  // whole rows where tiles are runs of a row
+    const int64_t run = whole ? s.out[2] : 1, runs = pixels_of(s) / run;
     const int64_t first = runs * chunk / chunks * run, last = runs * (chunk + 1) / chunks * run;
     const int64_t x_image = p.x_plain ? p.channels * p.in_plane() : blocks_of(p.channels) * s.x_block;
     const int64_t at = (n * blocks_of(p.outputs) + panel.y_block) * s.y_block + phase.y_origin;
