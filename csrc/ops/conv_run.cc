@@ -136,7 +136,7 @@ class DirectConv final : public Kernel {
       for (; i < end; ++i) {
         const int64_t n = i / (chunks * blocks), chunk = i / blocks % chunks, block = i % blocks, plane = n * blocks + block;
         const int64_t first = rows * chunk / chunks, last = rows * (chunk + 1) / chunks;
-        const int tail = static_cast<int>(std::min<int64_t>(kConvBlock, p.channels - block * kConvBlock));
+        const int tail = static_cast<int>(std::min<int64_t>(kConvBlock, p.outputs - block * kConvBlock));
         float* const out = y + plane * rows * row;
         const float* const add = residual ? residual + plane * rows * row : nullptr;
         if (plan.algorithm == ConvAlgorithm::kDepthwise) {
@@ -268,7 +268,8 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
   int64_t floats = 0;
   auto reserve = [&](int64_t n) { return std::exchange(floats, floats + round_up(n, 16)); };
   if (ctx.constant(1)) {
-    const std::string name = cat("conv:", key, p.x_plain ? ":plain" : ":blocked", ":g", p.groups, p.transposed ? ":t" : "");
+    const std::string name = cat("conv:", key, p.x_plain ? ":plain" : ":blocked", ":g", p.groups, p.transposed ? ":t" : "",
+                                 k->plan.algorithm == ConvAlgorithm::kGrouped ? ":permuted" : "");
     k->packed = ctx.pack(1, name, [&](const Tensor& w) {
       Buffer to = allocate_lasting(static_cast<size_t>(k->plan.packed) * sizeof(float));
       for (int64_t i = 0; i < conv_pack_parts(k->plan); ++i) pack_conv(k->plan, w.as<float>(), static_cast<float*>(to.get()), i);

@@ -108,7 +108,14 @@ inline M ieq(I a, I b) { return {a.v == b.v}; }
 inline M igt(I a, I b) { return {a.v > b.v}; }
 inline I select(M m, I a, I b) { return {(m.v & a.v) | (~m.v & b.v)}; }
 inline F gather(const float* base, I i) { return {float4{base[i.v[0]], base[i.v[1]], base[i.v[2]], base[i.v[3]]}}; }
+#if defined(__SSE4_1__)
+inline F permute(F a, I i) {  // as bytes
+  const int4 bytes = i.v * 0x04040404 + 0x03020100;
+  return {(float4)_mm_shuffle_epi8((__m128i)a.v, (__m128i)bytes)};
+}
+#else
 inline F permute(F a, I i) { return {float4{a.v[i.v[0]], a.v[i.v[1]], a.v[i.v[2]], a.v[i.v[3]]}}; }
+#endif
 
 inline I load_16bit(const uint16_t* p, int64_t n) {
   int4 v = {0, 0, 0, 0};

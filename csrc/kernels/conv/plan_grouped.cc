@@ -48,7 +48,8 @@ bool plan_grouped(ConvPlan& plan, int lanes) {
     plan.registers.push_back(panel);
   }
   // A permuted input serves up to three columns of a row of three taps, and one elsewhere.
-  const double permutes = p.kernel[2] == 3 && p.dilation[2] == 1 && p.stride[2] <= 2 ? 1.25 : 1.6;
+  const bool reused = p.kernel[2] == 3 && p.dilation[2] == 1 && p.stride[2] <= 2;
+  const double permutes = reused ? (lanes > 4 ? 1.25 : 1.6) : lanes == kConvBlock ? 1.6 : 2.1;
   double direct = 0;
   for (const ConvPanel& panel : plan.phases[0].panels) {
     const int64_t channels = (panel.blocks - 1) * kConvBlock + panel.last;
