@@ -21,7 +21,10 @@ def run(x, w, b=None, opset=22, ulp=64, **attrs):
 
 
 @pytest.mark.parametrize("opset", [1, 11, 22])
-@pytest.mark.parametrize("channels,outputs,group", [(3, 8, 1), (16, 32, 1), (20, 12, 4), (12, 12, 12), (33, 40, 1), (6, 18, 6)])
+@pytest.mark.parametrize(
+    "channels,outputs,group",
+    [(3, 8, 1), (16, 32, 1), (20, 12, 4), (12, 12, 12), (33, 40, 1), (6, 18, 6), (3, 33, 3), (24, 24, 6), (32, 64, 8)],
+)
 def test_conv_2d(opset, channels, outputs, group):
     x, w, b = rand(2, channels, 7, 9), rand(outputs, channels // group, 3, 3), rand(outputs)
     run(x, w, b, opset, group=group, pads=[1, 0, 2, 1])
