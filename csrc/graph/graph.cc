@@ -157,6 +157,11 @@ void Graph::add_output(Value* v) {
   ++v->graph_output_uses;
 }
 
+void Graph::clear_outputs() {
+  for (Value* v : outputs_) --v->graph_output_uses;
+  outputs_.clear();
+}
+
 void Graph::set_output(int index, Value* v) {
   --outputs_[index]->graph_output_uses;
   outputs_[index] = v;

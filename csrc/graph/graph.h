@@ -149,6 +149,7 @@ class Graph {
   void remove_input(int index);   // it must have no uses
   void add_output(Value* v);
   void set_output(int index, Value* v);
+  void clear_outputs();
 
   // A node before `before` (at the end when null). Outputs are values without a producer, or null.
   Node* add_node(std::string op_type, std::string domain, int opset, std::vector<Value*> inputs,

@@ -1,5 +1,6 @@
 // Arithmetic of two inputs: Add, Sub, Mul, Div, Mod, Pow, PRelu. Integers wrap; division truncates; x / 0 and x mod 0 are 0.
 #include "ops/combine.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -137,6 +138,70 @@ static const OpRegistration rows({
     {"PRelu", "", 1, infer_prelu, prepare_prelu, nullptr, kAnyLayout},
 });
 #undef TIERCEL_ROW
+
+// ---- Gradients ----------------------------------------------------------------------------------------------------------
+
+// Before opset 7 the second operand may be placed by an attribute: its gradient is then that of what it was placed as.
+void check_placed(GradContext& c) { c.check(c.node.opset >= 7 || !c.node.has("axis"), "operands placed by `axis` (opset 6 and below) have none"); }
+
+void grad_add(GradContext& c) {
+  check_placed(c);
+  c.set_summed(0, c.dy());
+  c.set_summed(1, c.dy());
+}
+void grad_sub(GradContext& c) {
+  check_placed(c);
+  c.set_summed(0, c.dy());
+  if (c.wants(1)) c.set(1, c.w.neg(c.w.sum_to(c.dy(), c.x(1))));
+}
+void grad_mul(GradContext& c) {
+  check_placed(c);
+  if (c.wants(0)) c.set_summed(0, c.w.mul(c.dy(), c.x(1)));
+  if (c.wants(1)) c.set_summed(1, c.w.mul(c.dy(), c.x(0)));
+}
+void grad_div(GradContext& c) {
+  check_placed(c);
+  Value* const each = c.w.div(c.dy(), c.x(1));
+  c.set_summed(0, each);
+  if (c.wants(1)) c.set_summed(1, c.w.neg(c.w.mul(each, c.y())));
+}
+// y = a - q b with a constant whole q
+void grad_mod(GradContext& c) {
+  c.set_summed(0, c.dy());
+  if (c.wants(1)) c.set_summed(1, c.w.mul(c.dy(), c.w.div(c.w.sub(c.y(), c.x(0)), c.x(1))));
+}
+void grad_pow(GradContext& c) {
+  check_placed(c);
+  GraphWriter& w = c.w;
+  Value *a = c.x(0), *b = c.x(1), *dy = c.dy();
+  if (w.dtype(b) != w.dtype(a)) b = w.op("Cast", {b}, {{"to", static_cast<int64_t>(w.dtype(a))}});
+  if (c.wants(0)) {
+    const Tensor* e = w.info(c.x(1)).constant;
+    if (e && e->count() == 1 && e->doubles()[0] != 0) {
+      const double p = e->doubles()[0];
+      c.set_summed(0, w.mul(dy, w.scale(p == 2 ? a : w.op("Pow", {a, w.scalar_like(p - 1, a)}), p)));
+    } else {  // 0 to the power 0 is 1, and stays so
+      Value* const slope = w.mul(b, w.op("Pow", {a, w.shift(b, -1)}));
+      c.set_summed(0, w.mul(dy, w.op("Where", {w.op("Equal", {b, w.scalar_like(0, b)}), w.scalar_like(0, a), slope})));
+    }
+  }
+  if (c.wants(1)) {  // 0 to a power is 0, and stays so
+    Value* const zero = w.scalar_like(0, a);
+    c.set_summed(1, w.mul(dy, w.op("Where", {w.op("Equal", {a, zero}), zero, w.mul(c.y(), w.op("Log", {a}))})));
+  }
+}
+void grad_prelu(GradContext& c) {
+  GraphWriter& w = c.w;
+  Value *x = c.x(0), *slope = c.x(1), *zero = w.scalar_like(0, x), *below = w.op("Less", {x, zero});
+  c.check(c.node.opset >= 7 || !w.ranked(slope) || w.shape(slope).rank() != 1, "a slope for each channel (opset 6 and below) has none");
+  if (c.wants(0)) c.set(0, w.mul(c.dy(), w.op("Where", {below, slope, w.scalar_like(1, x)})));
+  if (c.wants(1)) c.set_summed(1, w.op("Where", {below, w.mul(c.dy(), x), zero}));
+}
+
+const GradRegistration grads({
+    {"Add", "", grad_add}, {"Sub", "", grad_sub}, {"Mul", "", grad_mul}, {"Div", "", grad_div}, {"Mod", "", grad_mod},
+    {"Pow", "", grad_pow}, {"PRelu", "", grad_prelu},
+});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,5 +1,6 @@
 // And, Or, Xor of bools; BitwiseAnd, BitwiseOr, BitwiseXor and BitShift of integers.
 #include "ops/combine.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -57,6 +58,8 @@ static const OpRegistration rows({
     {"BitwiseXor", "", 18, infer_bitwise<Binary::kXor>, prepare_bits<Binary::kXor>},
     {"BitShift", "", 11, infer_shift, prepare_shift},
 });
+
+static const GradRegistration grads({{"And", "", nullptr}, {"Or", "", nullptr}, {"Xor", "", nullptr}});
 
 }  // namespace
 }  // namespace tiercel

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ops/elementwise.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -211,6 +212,9 @@ static const OpRegistration rows({
     {"CastLike", "", 15, infer_cast_like, prepare_cast},
     {"BitCast", "", 26, infer_bit_cast, prepare_bit_cast},
 });
+
+void grad(GradContext& c) { c.set(0, c.w.op("Cast", {c.dy()}, {{"to", static_cast<int64_t>(c.w.dtype(c.x(0)))}})); }
+const GradRegistration grads({{"Cast", "", grad}, {"CastLike", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

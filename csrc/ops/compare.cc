@@ -1,5 +1,6 @@
 // Comparisons: Equal, Greater, GreaterOrEqual, Less, LessOrEqual. Equal also of bools and strings.
 #include "ops/combine.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -58,6 +59,10 @@ static const OpRegistration rows({
     TIERCEL_ROW(LessOrEqual, 12),
 });
 #undef TIERCEL_ROW
+
+static const GradRegistration grads({
+    {"Equal", "", nullptr}, {"Greater", "", nullptr}, {"Less", "", nullptr}, {"GreaterOrEqual", "", nullptr}, {"LessOrEqual", "", nullptr},
+});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,4 +1,5 @@
 // Concat: inputs one after the other along an axis.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -87,6 +88,16 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Concat", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
+
+void grad(GradContext& c) {
+  const int64_t axis = c.axis(c.node.attr_int("axis", 1), c.rank(c.y()));
+  std::vector<Value*> sizes;
+  for (Value* x : c.node.inputs) sizes.push_back(c.w.op("Shape", {x}, {{"start", axis}, {"end", axis + 1}}));
+  Value* const split = sizes.size() == 1 ? sizes[0] : c.w.op("Concat", sizes, {{"axis", int64_t{0}}});
+  const std::vector<Value*> parts = c.w.ops("Split", {c.dy(), split}, static_cast<int>(sizes.size()), {{"axis", axis}});
+  for (size_t i = 0; i < parts.size(); ++i) c.set(static_cast<int>(i), parts[i]);
+}
+const GradRegistration grads({{"Concat", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

@@ -155,6 +155,9 @@ class PrepareContext {
   void alias(int out, int in) { aliases_.push_back({out, in}); }
   // Output `out` may be written over input `in` (same bytes; element i of the output depends on element i of it alone).
   void inplace(int out, int in) { inplace_.push_back({out, in}); }
+  // Output `out` is input `in` after this instruction: the caller may give both the same memory. So every other reader of the input must stand
+  // before it (checked when the Program is built); element i of the output is written after element i of the input was read.
+  void updates(int out, int in) { updates_.push_back({out, in}); }
   // Scratch memory for the whole instruction, not per thread.
   void workspace(int64_t bytes) { workspace_ = bytes; }
   // Arithmetic and memory traffic: decides whether the team is worth waking; shown by the profiler. Without it: output bytes.
@@ -171,7 +174,7 @@ class PrepareContext {
   template <class... A> [[noreturn]] void fail(const A&... a) const { raise(cat(a...)); }
 
   std::unique_ptr<Kernel> kernel_;
-  std::vector<std::pair<int, int>> aliases_, inplace_;
+  std::vector<std::pair<int, int>> aliases_, inplace_, updates_;
   std::vector<int> dropped_, unaligned_;
   int64_t workspace_ = 0;
   std::optional<Cost> cost_;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ops/elementwise.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -109,6 +110,23 @@ static const OpRegistration rows({
     {"Dropout", "", 1, infer_dropout, prepare_dropout},
     {"Dropout", "", 12, infer_dropout, prepare_dropout, nullptr, kRandom},
 });
+
+// In inference it is the identity; in training the mask that the forward drew is used again.
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  const Value* const mode = c.x(2);
+  const bool training = c.node.opset >= 12 && mode && !(w.info(mode).constant && !*w.info(mode).constant->as<bool>());
+  if (!training) return c.set(0, c.dy());
+  c.check(mode->is_constant(), "training_mode should be a constant");
+  Value* const mask = w.op("Cast", {c.made_output(1)}, {{"to", static_cast<int64_t>(w.dtype(c.dy()))}});
+  Value* keep = w.scalar_like(0.5, c.dy());
+  if (Value* ratio = c.x(1)) {
+    if (w.dtype(ratio) != w.dtype(c.dy())) ratio = w.op("Cast", {ratio}, {{"to", static_cast<int64_t>(w.dtype(c.dy()))}});
+    keep = w.sub(w.scalar_like(1, c.dy()), ratio);
+  }
+  c.set(0, w.div(w.mul(c.dy(), mask), keep));
+}
+static const GradRegistration grads({{"Dropout", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

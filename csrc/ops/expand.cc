@@ -1,4 +1,5 @@
 // Expand: the input broadcast to a shape (which may itself broadcast to the input's).
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -43,6 +44,8 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Expand", "", 8, infer, sub_byte<prepare>}});
+
+const GradRegistration grads({{"Expand", "", [](GradContext& c) { c.set_summed(0, c.dy()); }}});
 
 }  // namespace
 }  // namespace tiercel

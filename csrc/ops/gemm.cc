@@ -1,5 +1,6 @@
 // Gemm: Y = alpha A' B' + beta C, where A' and B' may be transposed and C broadcasts to Y.
 #include "ops/gemm_run.h"
+#include "ops/grad.h"
 #include "ops/numeric.h"
 
 namespace tiercel {
@@ -89,6 +90,21 @@ void prepare(PrepareContext& ctx) {
 
 // Opset 6 and below broadcast C only where the attribute says so; a C that fits needs no saying.
 const OpRegistration rows({{"Gemm", "", 1, infer, half_as_float<prepare>}});
+
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  const MatMulForm f = form_of(c.node);
+  const float alpha = c.node.attr_float("alpha", 1), beta = c.node.attr_float("beta", 1);
+  Value *a = c.x(0), *b = c.x(1), *dy = c.dy();
+  const auto product = [&](Value* l, bool trans_l, Value* r, bool trans_r) {
+    return w.op("Gemm", {l, r}, {{"alpha", alpha}, {"transA", int64_t{trans_l}}, {"transB", int64_t{trans_r}}});
+  };
+  if (c.wants(0)) c.set(0, f.trans_a ? product(b, f.trans_b, dy, true) : product(dy, false, b, !f.trans_b));
+  if (c.wants(1)) c.set(1, f.trans_b ? product(dy, true, a, f.trans_a) : product(a, !f.trans_a, dy, false));
+  if (c.wants(2)) c.set(2, w.sum_to(w.scale(dy, beta), c.x(2)));
+}
+
+const GradRegistration grads({{"Gemm", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,4 +1,5 @@
 // NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss. Scores [N, C, ...], target [N, ...], weight [C].
+#include "ops/grad.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -93,6 +94,27 @@ const OpRegistration rows({
     {"NegativeLogLikelihoodLoss", "", 12, infer, half_as_float<prepare<false>>},
     {"SoftmaxCrossEntropyLoss", "", 12, infer, half_as_float<prepare<true>>},
 });
+
+AttributeList loss_attributes(const Node& node, bool softmax) {
+  AttributeList list{{"reduction", node.attr_string("reduction", "mean")}, {"softmax", int64_t{softmax}}};
+  if (node.has("ignore_index")) list.emplace_back("ignore_index", node.attr_int("ignore_index", 0));
+  return list;
+}
+void grad_nll(GradContext& c) {
+  c.check(!c.wants(2), "that of the class weights is not there");
+  c.set(0, c.w.op("CrossEntropyGrad", {c.dy(), c.x(0), c.x(1), c.x(2)}, loss_attributes(c.node, false), kTiercelDomain));
+}
+void grad_cross_entropy(GradContext& c) {
+  c.check(!c.wants(2), "that of the class weights is not there");
+  Value *dx = nullptr, *const scores = c.made_output(1);
+  if (c.dy(0)) dx = c.w.op("CrossEntropyGrad", {c.dy(0), scores, c.x(1), c.x(2)}, loss_attributes(c.node, true), kTiercelDomain);
+  if (c.dy(1)) {
+    Value* const other = c.w.op("LogSoftmaxGrad", {c.dy(1), scores}, {{"axis", int64_t{1}}}, kTiercelDomain);
+    dx = dx ? c.w.add(dx, other) : other;
+  }
+  c.set(0, dx);
+}
+const GradRegistration grads({{"NegativeLogLikelihoodLoss", "", grad_nll}, {"SoftmaxCrossEntropyLoss", "", grad_cross_entropy}});
 
 }  // namespace
 }  // namespace tiercel

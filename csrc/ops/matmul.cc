@@ -1,5 +1,6 @@
 // MatMul: numpy.matmul.
 #include "ops/gemm_run.h"
+#include "ops/grad.h"
 #include "ops/numeric.h"
 
 namespace tiercel {
@@ -32,6 +33,32 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"MatMul", "", 1, infer, half_as_float<prepare>}});
+
+// dA = dY B', dB = A' dY; a vector is a matrix of one row or column meanwhile.
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  Value *a = c.x(0), *b = c.x(1), *dy = c.dy();
+  const int ra = c.rank(a), rb = c.rank(b);
+  if (rb == 1) { b = w.op("Unsqueeze", {b, w.ints({1})}); dy = w.op("Unsqueeze", {dy, w.ints({-1})}); }
+  if (ra == 1) { a = w.op("Unsqueeze", {a, w.ints({0})}); dy = w.op("Unsqueeze", {dy, w.ints({-2})}); }
+  const auto back = [&](int i, Value* g, Value* matrix) {
+    g = w.sum_to(g, matrix);
+    return matrix == c.x(i) ? g : w.reshape_like(g, c.x(i));
+  };
+  if (c.wants(0)) c.set(0, back(0, w.op("FusedMatMul", {dy, b}, {{"transB", int64_t{1}}}, kTiercelDomain), a));
+  if (!c.wants(1)) return;
+  if (ra > 2 && rb <= 2) {  // one product over the rows of all batches
+    const auto rows = [&](Value* v) {
+      Value* const last = w.op("Shape", {v}, {{"start", int64_t{-1}}});
+      return w.op("Reshape", {v, w.op("Concat", {w.ints({-1}), last}, {{"axis", int64_t{0}}})});
+    };
+    c.set(1, back(1, w.op("Gemm", {rows(a), rows(dy)}, {{"transA", int64_t{1}}}), b));
+  } else {
+    c.set(1, back(1, w.op("FusedMatMul", {a, dy}, {{"transA", int64_t{1}}}, kTiercelDomain), b));
+  }
+}
+
+const GradRegistration grads({{"MatMul", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

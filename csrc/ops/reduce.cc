@@ -1,4 +1,5 @@
 // ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceSumSquare.
+#include "ops/grad.h"
 #include "ops/reduce.h"
 
 #include "ops/movement.h"
@@ -252,6 +253,81 @@ const OpRegistration rows({
     TIERCEL_ROW("ReduceLogSum", kLogSum), TIERCEL_ROW("ReduceLogSumExp", kLogSumExp), TIERCEL_ROW("ReduceSumSquare", kSumSquare),
 });
 #undef TIERCEL_ROW
+
+// ---- Gradients ----------------------------------------------------------------------------------------------------------
+
+// The axes that a node reduces, negative ones as they are; empty: all of them, or none (noop).
+std::vector<int64_t> grad_axes(GradContext& c) { return c.has(1) ? c.ints(1, "axes") : c.node.attr_ints("axes"); }
+bool is_noop(GradContext& c, const std::vector<int64_t>& axes) { return axes.empty() && c.node.attr_int("noop_with_empty_axes", 0) != 0; }
+
+// A value of the result's shape (null stays null), with the reduced axes back as ones.
+Value* kept(GradContext& c, Value* v) {
+  if (!v || c.node.attr_int("keepdims", 1)) return v;
+  std::vector<int64_t> axes = grad_axes(c);
+  return axes.empty() ? v : c.w.op("Unsqueeze", {v, c.w.ints(axes)});  // a scalar broadcasts as it is
+}
+
+// The same reduction of another value.
+Value* reduced(GradContext& c, const char* op, Value* v) {
+  std::vector<int64_t> axes = grad_axes(c);
+  return axes.empty() ? c.w.op(op, {v}, {{"keepdims", int64_t{1}}}) : c.w.op(op, {v, c.w.ints(axes)}, {{"keepdims", int64_t{1}}});
+}
+
+// f(writer, x, y, dy): with y and dy as they broadcast to x.
+template <class F> void grad_reduction(GradContext& c, F f) {
+  if (is_noop(c, grad_axes(c))) {
+    c.check(c.node.op_type == "ReduceSum" || c.node.op_type == "ReduceMean" || c.node.op_type == "ReduceMax" || c.node.op_type == "ReduceMin",
+            "noop_with_empty_axes has none here");
+    return c.set(0, c.dy());
+  }
+  c.set(0, f(c, c.x(0), kept(c, c.y()), kept(c, c.dy())));
+}
+
+Value* grad_extreme(GradContext& c, Value* x, Value* y, Value* dy) {  // equal ones share
+  GraphWriter& w = c.w;
+  Value* const mask = w.op("Cast", {w.op("Equal", {x, y})}, {{"to", static_cast<int64_t>(w.dtype(x))}});
+  return w.mul(mask, w.div(dy, reduced(c, "ReduceSum", mask)));
+}
+
+Value* grad_product(GradContext& c, Value* x, Value*, Value* dy) {  // the product of the others, whether or not there are zeros
+  GraphWriter& w = c.w;
+  Value *zero = w.scalar_like(0, x), *one = w.scalar_like(1, x), *is_zero = w.op("Equal", {x, zero});
+  Value* const filled = w.op("Where", {is_zero, one, x});
+  Value* const zeros = reduced(c, "ReduceSum", w.op("Where", {is_zero, one, zero}));
+  Value* const product = reduced(c, "ReduceProd", filled);
+  Value* const at_zero = w.op("Where", {w.op("Equal", {zeros, one}), product, zero});
+  Value* const elsewhere = w.op("Where", {w.op("Equal", {zeros, zero}), product, zero});
+  return w.mul(dy, w.op("Where", {is_zero, at_zero, w.div(elsewhere, filled)}));
+}
+
+Value* grad_norm(GradContext& c, Value* x, Value* y, Value* dy) {  // zero where the norm is
+  GraphWriter& w = c.w;
+  Value* const zero = w.scalar_like(0, x);
+  return w.mul(x, w.op("Where", {w.op("Equal", {y, zero}), zero, w.div(dy, y)}));
+}
+
+using C = GradContext;
+const GradRegistration grads({
+    {"ReduceSum", "", [](C& c) { grad_reduction(c, [](C& k, Value* x, Value*, Value* dy) { return k.w.expand_like(dy, x); }); }},
+    {"ReduceMean", "", [](C& c) {
+       grad_reduction(c, [](C& k, Value* x, Value* y, Value* dy) {
+         const DType t = k.w.dtype(x);
+         return k.w.expand_like(k.w.mul(dy, k.w.div(k.w.count_of(y, t), k.w.count_of(x, t))), x);
+       });
+     }},
+    {"ReduceMax", "", [](C& c) { grad_reduction(c, grad_extreme); }},
+    {"ReduceMin", "", [](C& c) { grad_reduction(c, grad_extreme); }},
+    {"ReduceProd", "", [](C& c) { grad_reduction(c, grad_product); }},
+    {"ReduceL1", "", [](C& c) { grad_reduction(c, [](C& k, Value* x, Value*, Value* dy) { return k.w.mul(k.w.op("Sign", {x}), dy); }); }},
+    {"ReduceL2", "", [](C& c) { grad_reduction(c, grad_norm); }},
+    {"ReduceLogSum", "", [](C& c) {
+       grad_reduction(c, [](C& k, Value* x, Value* y, Value* dy) { return k.w.expand_like(k.w.mul(dy, k.w.op("Exp", {k.w.neg(y)})), x); });
+     }},
+    {"ReduceLogSumExp", "", [](C& c) {
+       grad_reduction(c, [](C& k, Value* x, Value* y, Value* dy) { return k.w.mul(dy, k.w.op("Exp", {k.w.sub(x, y)})); });
+     }},
+    {"ReduceSumSquare", "", [](C& c) { grad_reduction(c, [](C& k, Value* x, Value*, Value* dy) { return k.w.mul(dy, k.w.scale(x, 2)); }); }},
+});
 
 }  // namespace
 }  // namespace tiercel

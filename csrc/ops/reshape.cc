@@ -1,6 +1,7 @@
 // Identity, Reshape, Flatten, Squeeze, Unsqueeze: the same memory, perhaps under another shape.
 #include <algorithm>
 
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -189,6 +190,12 @@ const OpRegistration rows({
     {"Flatten", "", 1, infer_flatten, alias},
     {"Squeeze", "", 1, infer_squeeze, alias},
     {"Unsqueeze", "", 1, infer_unsqueeze, alias},
+});
+
+void grad(GradContext& c) { c.set(0, c.w.reshape_like(c.dy(), c.x(0))); }
+const GradRegistration grads({
+    {"Identity", "", [](GradContext& c) { c.set(0, c.dy()); }}, {"Reshape", "", grad}, {"Flatten", "", grad}, {"Squeeze", "", grad},
+    {"Unsqueeze", "", grad},
 });
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "base/float_formats.h"
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -201,6 +202,10 @@ const OpRegistration rows({
     {"ConstantOfShape", "", 9, infer_constant_of_shape, sub_byte<prepare_constant_of_shape>},
     {"Range", "", 11, infer_range, prepare_range},
     {"EyeLike", "", 9, infer_eye_like, prepare_eye_like},
+});
+
+const GradRegistration grads({
+    {"Shape", "", nullptr}, {"Size", "", nullptr}, {"ConstantOfShape", "", nullptr}, {"EyeLike", "", nullptr},
 });
 
 }  // namespace

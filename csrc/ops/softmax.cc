@@ -1,6 +1,7 @@
 // Softmax, LogSoftmax. Below opset 13 the axes from `axis` on are one; from 13 on `axis` alone is normalised.
 #include "kernels/softmax/softmax.h"
 
+#include "ops/grad.h"
 #include "ops/numeric.h"
 
 namespace tiercel {
@@ -77,6 +78,12 @@ const OpRegistration rows({
     {"Softmax", "", 1, infer, half_as_float<prepare<false>>},
     {"LogSoftmax", "", 1, infer, half_as_float<prepare<true>>},
 });
+
+template <bool kLog> void grad(GradContext& c) {
+  AttributeList attributes{{"axis", c.node.attr_int("axis", c.node.opset < 13 ? 1 : -1)}, {"flat", int64_t{c.node.opset < 13}}};
+  c.set(0, c.w.op(kLog ? "LogSoftmaxGrad" : "SoftmaxGrad", {c.dy(), c.y()}, std::move(attributes), kTiercelDomain));
+}
+const GradRegistration grads({{"Softmax", "", grad<false>}, {"LogSoftmax", "", grad<true>}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,4 +1,5 @@
 // Split: parts of the input along an axis.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -61,7 +62,7 @@ void infer(InferContext& ctx) {
     r[axis] = parts ? (*parts)[static_cast<size_t>(i)] : ctx.fresh();
     const Layout layout = ctx.type(0).layout;
     ctx.check(layout == Layout::kPlain || (ctx.dtype(0) == DType::kFloat && !is_symbol(r[1])), "parts of a blocked tensor should have known channels");
-    ctx.set_output(i, Type::tensor(ctx.dtype(0), r, layout));
+    ctx.output(i).type = Type::tensor(ctx.dtype(0), r, layout);  // of one left out, too: the parts after it begin where it ends
     located = located && !is_symbol(r[axis]);
     if (!located || !values) continue;
     const size_t end = at + static_cast<size_t>(r[axis]);
@@ -97,6 +98,14 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Split", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
+
+void grad(GradContext& c) {
+  std::vector<Value*> parts;
+  for (int i = 0; i < static_cast<int>(c.node.outputs.size()); ++i)
+    parts.push_back(c.dy(i) ? c.dy(i) : c.w.expand_like(c.w.scalar_like(0, c.x(0)), c.made_output(i)));
+  c.set(0, c.w.op("Concat", parts, {{"axis", c.node.attr_int("axis", 0)}}));
+}
+const GradRegistration grads({{"Split", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

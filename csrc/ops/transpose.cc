@@ -1,4 +1,5 @@
 // Transpose: output axis i is input axis perm[i].
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -53,6 +54,14 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Transpose", "", 1, infer, sub_byte<prepare>}});
+
+void grad(GradContext& c) {
+  const int rank = c.rank(c.x(0));
+  std::vector<int64_t> perm = c.node.attr_ints("perm"), back(static_cast<size_t>(rank));
+  for (int i = 0; i < rank; ++i) back[static_cast<size_t>(perm.empty() ? rank - 1 - i : perm[static_cast<size_t>(i)])] = i;
+  c.set(0, c.w.op("Transpose", {c.dy()}, {{"perm", back}}));
+}
+const GradRegistration grads({{"Transpose", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

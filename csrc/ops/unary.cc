@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/pointwise/unary.h"
+#include "ops/grad.h"
 #include "ops/map.h"
 
 namespace tiercel {
@@ -114,6 +115,38 @@ static const OpRegistration rows({
     {"BitwiseNot", "", 18, infer_bitwise_not, prepare_bitwise_not},
 });
 #undef TIERCEL_ROW
+
+// ---- Gradients: dy times the derivative ----------------------------------------------------------------------------------
+
+// f(writer, x, y) gives the derivative.
+template <class F> void grad_times(GradContext& c, F f) { c.set(0, c.w.mul(c.dy(), f(c.w, c.x(0), c.y()))); }
+template <class F> void grad_over(GradContext& c, F f) { c.set(0, c.w.div(c.dy(), f(c.w, c.x(0), c.y()))); }
+using W = GraphWriter;
+
+static const GradRegistration grads({
+    {"Abs", "", [](GradContext& c) { grad_times(c, [](W& w, Value* x, Value*) { return w.op("Sign", {x}); }); }},
+    {"Neg", "", [](GradContext& c) { c.set(0, c.w.neg(c.dy())); }},
+    {"Exp", "", [](GradContext& c) { grad_times(c, [](W&, Value*, Value* y) { return y; }); }},
+    {"Log", "", [](GradContext& c) { grad_over(c, [](W&, Value* x, Value*) { return x; }); }},
+    {"Sqrt", "", [](GradContext& c) { grad_over(c, [](W& w, Value*, Value* y) { return w.scale(y, 2); }); }},
+    {"Reciprocal", "", [](GradContext& c) { grad_times(c, [](W& w, Value*, Value* y) { return w.neg(w.mul(y, y)); }); }},
+    {"Sin", "", [](GradContext& c) { grad_times(c, [](W& w, Value* x, Value*) { return w.op("Cos", {x}); }); }},
+    {"Cos", "", [](GradContext& c) { grad_times(c, [](W& w, Value* x, Value*) { return w.neg(w.op("Sin", {x})); }); }},
+    {"Tan", "", [](GradContext& c) { grad_times(c, [](W& w, Value*, Value* y) { return w.shift(w.mul(y, y), 1); }); }},
+    {"Asin", "", [](GradContext& c) { grad_over(c, [](W& w, Value* x, Value*) { return w.op("Sqrt", {w.shift(w.neg(w.mul(x, x)), 1)}); }); }},
+    {"Acos", "", [](GradContext& c) { grad_over(c, [](W& w, Value* x, Value*) { return w.neg(w.op("Sqrt", {w.shift(w.neg(w.mul(x, x)), 1)})); }); }},
+    {"Atan", "", [](GradContext& c) { grad_over(c, [](W& w, Value* x, Value*) { return w.shift(w.mul(x, x), 1); }); }},
+    {"Sinh", "", [](GradContext& c) { grad_times(c, [](W& w, Value* x, Value*) { return w.op("Cosh", {x}); }); }},
+    {"Cosh", "", [](GradContext& c) { grad_times(c, [](W& w, Value* x, Value*) { return w.op("Sinh", {x}); }); }},
+    {"Asinh", "", [](GradContext& c) { grad_over(c, [](W& w, Value* x, Value*) { return w.op("Sqrt", {w.shift(w.mul(x, x), 1)}); }); }},
+    {"Acosh", "", [](GradContext& c) { grad_over(c, [](W& w, Value* x, Value*) { return w.op("Sqrt", {w.shift(w.mul(x, x), -1)}); }); }},
+    {"Atanh", "", [](GradContext& c) { grad_over(c, [](W& w, Value* x, Value*) { return w.shift(w.neg(w.mul(x, x)), 1); }); }},
+    {"Erf", "", [](GradContext& c) {
+       grad_times(c, [](W& w, Value* x, Value*) { return w.scale(w.op("Exp", {w.neg(w.mul(x, x))}), 1.12837916709551257390); });
+     }},
+    {"Floor", "", nullptr}, {"Ceil", "", nullptr}, {"Round", "", nullptr}, {"Sign", "", nullptr}, {"IsNaN", "", nullptr}, {"IsInf", "", nullptr},
+    {"Not", "", nullptr}, {"BitwiseNot", "", nullptr},
+});
 
 }  // namespace
 }  // namespace tiercel

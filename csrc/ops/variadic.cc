@@ -1,6 +1,7 @@
 // Max, Min, Sum and Mean of one or more tensors, broadcast (from opset 8).
 #include "kernels/pointwise/binary.h"
 #include "ops/elementwise.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -110,6 +111,30 @@ static const OpRegistration rows({
     {"Sum", "", 1, infer<Binary::kAdd, false>, prepare<Binary::kAdd, false>, nullptr, kAnyLayout},
     {"Mean", "", 1, infer<Binary::kAdd, true>, prepare<Binary::kAdd, true>, nullptr, kAnyLayout},
 });
+
+// ---- Gradients ----------------------------------------------------------------------------------------------------------
+
+void grad_extreme(GradContext& c) {  // equal ones share
+  GraphWriter& w = c.w;
+  std::vector<Value*> masks;
+  Value* count = nullptr;
+  for (int i = 0; i < static_cast<int>(c.dx.size()); ++i) {
+    masks.push_back(w.op("Cast", {w.op("Equal", {c.x(i), c.y()})}, {{"to", static_cast<int64_t>(w.dtype(c.y()))}}));
+    count = count ? w.add(count, masks.back()) : masks.back();
+  }
+  Value* const each = w.div(c.dy(), count);
+  for (int i = 0; i < static_cast<int>(masks.size()); ++i)
+    if (c.wants(i)) c.set_summed(i, w.mul(each, masks[static_cast<size_t>(i)]));
+}
+void grad_sum(GradContext& c) {
+  for (int i = 0; i < static_cast<int>(c.dx.size()); ++i) c.set_summed(i, c.dy());
+}
+void grad_mean(GradContext& c) {
+  Value* const each = c.w.scale(c.dy(), 1.0 / static_cast<double>(c.dx.size()));
+  for (int i = 0; i < static_cast<int>(c.dx.size()); ++i) c.set_summed(i, each);
+}
+
+static const GradRegistration grads({{"Max", "", grad_extreme}, {"Min", "", grad_extreme}, {"Sum", "", grad_sum}, {"Mean", "", grad_mean}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,6 +1,7 @@
 // Where(condition, x, y): x where the condition holds, else y; all three broadcast. Any dtype.
 #include "kernels/pointwise/binary.h"
 #include "ops/elementwise.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -46,6 +47,12 @@ void prepare(PrepareContext& ctx) {
 }
 
 static const OpRegistration rows({{"Where", "", 9, infer, prepare}});
+
+static const GradRegistration grads({{"Where", "", [](GradContext& c) {
+  Value* const zero = c.w.scalar_like(0, c.dy());
+  if (c.wants(1)) c.set_summed(1, c.w.op("Where", {c.x(0), c.dy(), zero}));
+  if (c.wants(2)) c.set_summed(2, c.w.op("Where", {c.x(0), zero, c.dy()}));
+}}});
 
 }  // namespace
 }  // namespace tiercel

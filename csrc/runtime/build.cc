@@ -193,6 +193,7 @@ class Builder {
     p_.estimated_us += estimate_us(ins.cost);
     touch_inputs(node);
     for (auto [o, i] : ctx.inplace_) overwrite(node, o, i);
+    for (auto [o, i] : ctx.updates_) update(node, ins, i);
     for (const Value* v : node.outputs) {
       if (!v || group_[v->id] >= 0) continue;
       Slot& s = p_.slots[v->id];
@@ -241,6 +242,14 @@ class Builder {
       if (static_cast<int>(k) != i && node.inputs[k] && group_[node.inputs[k]->id] == g) return;
     p_.slots[to->id].storage = Storage::kArena;
     join(to, g);
+  }
+
+  // The node writes the memory of input i, which is the caller's: nobody may read that afterwards.
+  void update(const Node& node, Instruction& ins, int i) {
+    const Value* v = node.inputs[i];
+    if (!v || p_.slots[v->id].storage != Storage::kInput) return;
+    if (groups_[group_[v->id]].readers > 0) fail(Code::kInvalidGraph, node.label(), ": \"", v->name, "\" is read after its update");
+    ins.updates = true;
   }
 
   // This node's uses of its inputs are about to be done.
@@ -350,7 +359,7 @@ class Builder {
       Instruction& ins = p_.instructions[n];
       mine.clear();
       accesses(n, mine);
-      bool wait = ins.mode != Mode::kKernel;
+      bool wait = ins.mode != Mode::kKernel || (ins.updates && n > 0 && !p_.instructions[n - 1].updates);
       for (const Access& a : mine)
         for (const Access& b : pending)
           if ((a.write || b.write) && (a.parallel || b.parallel) && a.space == b.space && a.begin < b.end && b.begin < a.end)

@@ -59,6 +59,7 @@ struct Instruction {
   Mode mode = Mode::kKernel;
   bool parallel = false;        // all threads take part; else thread 0 alone
   bool barrier_before = false;
+  bool updates = false;         // writes the memory of an input (PrepareContext::updates)
   int num_inputs = 0, num_outputs = 0;
   int first_slot = 0;           // in Program::operands
   int64_t workspace = -1;       // arena offset, -1: none

@@ -36,5 +36,6 @@ void register_model(py::module_& m);
 void register_types(py::module_& m);
 void register_evaluate(py::module_& m);
 void register_session(py::module_& m);
+void register_training(py::module_& m);
 
 }  // namespace tiercel::python

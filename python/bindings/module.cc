@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   tiercel::python::register_types(m);
   tiercel::python::register_evaluate(m);
   tiercel::python::register_session(m);
+  tiercel::python::register_training(m);
 }

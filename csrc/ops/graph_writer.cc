@@ -1,0 +1,89 @@
+#include "ops/graph_writer.h"
+
+#include "ops/infer_graph.h"
+#include "ops/registry.h"
+
+namespace tiercel {
+namespace {
+constexpr int kOpset = 21;
+}
+
+GraphWriter::GraphWriter(Graph& graph) : graph_(graph), infos_(infer_graph(graph)) {}
+
+void GraphWriter::infer(Node* node) {
+  infos_.resize(static_cast<size_t>(graph_.num_values()));
+  std::vector<const ValueInfo*> in;
+  for (const Value* v : node->inputs) in.push_back(v ? &info(v) : nullptr);
+  std::vector<ValueInfo> out(node->outputs.size());
+  infer_node(*node, in, out, graph_.symbols());
+  for (size_t i = 0; i < out.size(); ++i)
+    if (Value* v = node->outputs[i]) {
+      v->type = out[i].type;
+      infos_[static_cast<size_t>(v->id)] = std::move(out[i]);
+    }
+}
+
+std::vector<Value*> GraphWriter::ops(const char* type, std::vector<Value*> inputs, int outputs, AttributeList attributes, const char* domain) {
+  std::vector<Value*> out;
+  for (int i = 0; i < outputs; ++i) out.push_back(graph_.add_value(""));
+  Node* node = graph_.add_node(type, domain, *domain ? 1 : kOpset, std::move(inputs), out);
+  node->name = name;
+  for (auto& [key, value] : attributes) node->set(key, std::move(value));
+  infer(node);
+  return out;
+}
+
+Value* GraphWriter::op(const char* type, std::vector<Value*> inputs, AttributeList attributes, const char* domain) {
+  return ops(type, std::move(inputs), 1, std::move(attributes), domain)[0];
+}
+
+Value* GraphWriter::add_output(Node* node, int index) {
+  Value* v = graph_.add_value("");
+  if (static_cast<int>(node->outputs.size()) <= index) node->outputs.resize(static_cast<size_t>(index) + 1);
+  node->outputs[static_cast<size_t>(index)] = v;
+  v->producer = node;
+  v->output_index = index;
+  infer(node);
+  return v;
+}
+
+Value* GraphWriter::input(const std::string& name, const Type& type) {
+  Value* v = graph_.add_input(name, type);
+  infos_.resize(static_cast<size_t>(graph_.num_values()));
+  infos_[static_cast<size_t>(v->id)].type = type;
+  return v;
+}
+
+Value* GraphWriter::constant(Tensor t) {
+  Value* v = graph_.add_constant("", std::move(t));
+  v->name = "tiercel_constant_" + std::to_string(v->id);
+  infos_.resize(static_cast<size_t>(graph_.num_values()));
+  infos_[static_cast<size_t>(v->id)] = {v->type, &v->constant, {}};
+  return v;
+}
+
+Value* GraphWriter::ints(const std::vector<int64_t>& v) {
+  return constant(Tensor::from_ints(DType::kInt64, Shape{static_cast<Dim>(v.size())}, v.data()));
+}
+
+Value* GraphWriter::scalar(double x, DType t) {
+  if (t == DType::kFloat) return constant(Tensor::of<float>({}, {static_cast<float>(x)}));
+  Value* wide = constant(Tensor::of<double>({}, {x}));
+  return t == DType::kDouble ? wide : op("Cast", {wide}, {{"to", static_cast<int64_t>(t)}});
+}
+
+bool GraphWriter::same_shape(const Value* a, const Value* b) const { return ranked(a) && ranked(b) && shape(a) == shape(b); }
+
+Value* GraphWriter::sum_to(Value* v, Value* like) {
+  return same_shape(v, like) ? v : op("SumTo", {v, shape_of(like)}, {}, kTiercelDomain);
+}
+Value* GraphWriter::reshape_like(Value* v, Value* like) {
+  return same_shape(v, like) ? v : op("Reshape", {v, shape_of(like)}, {{"allowzero", int64_t{1}}});
+}
+Value* GraphWriter::expand_like(Value* v, Value* like) { return same_shape(v, like) ? v : op("Expand", {v, shape_of(like)}); }
+Value* GraphWriter::count_of(Value* v, DType t) {
+  if (type(v).static_shape()) return scalar(static_cast<double>(shape(v).count()), t);
+  return op("Cast", {op("Size", {v})}, {{"to", static_cast<int64_t>(t)}});
+}
+
+}  // namespace tiercel

@@ -1,0 +1,278 @@
+#include "training/step_graph.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "autodiff/gradients.h"
+#include "ops/registry.h"
+#include "training/training_mode.h"
+
+namespace tiercel {
+namespace {
+
+struct OptimizerRow {
+  const char* name;
+  const char* op;
+  bool m, v;
+  const char* options;
+};
+constexpr OptimizerRow kOptimizers[] = {
+    {"sgd", "Sgd", false, false, "weight_decay"},
+    {"momentum", "Momentum", true, false, "momentum nesterov weight_decay"},
+    {"rmsprop", "RMSprop", true, true, "momentum beta2 epsilon weight_decay"},
+    {"adagrad", "Adagrad", false, true, "epsilon weight_decay lr_decay"},
+    {"adam", "Adam", true, true, "beta1 beta2 epsilon weight_decay"},
+    {"adamw", "AdamW", true, true, "beta1 beta2 epsilon weight_decay"},
+    {"lion", "Lion", true, false, "beta1 beta2 weight_decay"},
+};
+
+const OptimizerRow& optimizer_row(const OptimizerSpec& spec) {
+  std::string names;
+  for (const OptimizerRow& row : kOptimizers) {
+    names += cat(names.empty() ? "" : ", ", row.name);
+    if (spec.name != row.name) continue;
+    for (const auto& [key, value] : spec.options) {
+      std::istringstream known(row.options);
+      bool found = false;
+      for (std::string word; known >> word;) found |= word == key;
+      if (!found) fail(Code::kInvalidArgument, "optimizer ", row.name, " has no option \"", key, "\"; it has: ", row.options);
+    }
+    return row;
+  }
+  fail(Code::kInvalidArgument, "there is no optimizer \"", spec.name, "\"; there are: ", names);
+}
+
+Value* value_named(const Graph& g, const std::string& name) {
+  for (int id = 0; id < g.num_values(); ++id)
+    if (Value* v = g.value(id); v && v->name == name) return v;
+  return nullptr;
+}
+
+bool is_float_weight(const Value* v) {
+  return v->is_constant() && (v->constant.dtype() == DType::kFloat || v->constant.dtype() == DType::kDouble) && !v->name.empty();
+}
+
+// Operands that are settings of a node, not weights.
+bool is_setting(const Use& use) {
+  const Node& n = *use.node;
+  const int i = use.index;
+  const auto from = [&](const char* op, int first) { return n.op_type == op && i >= first; };
+  return from("BatchNormalization", 3) || from("Resize", 1) || from("Upsample", 1) || from("Clip", 1) || from("Dropout", 1) || from("Pad", 1) ||
+         from("QuantizeLinear", 1) || from("DequantizeLinear", 1) || from("Range", 0) || from("OneHot", 1) || from("NonMaxSuppression", 0);
+}
+
+// Constants become inputs of the same names.
+class Inputs {
+ public:
+  explicit Inputs(Graph& g) : graph_(g) {}
+  Value* make(const std::string& name) {
+    Value* v = value_named(graph_, name);
+    if (!v || !v->is_constant()) fail(Code::kInvalidArgument, "the model has no weight \"", name, "\"");
+    v->name = "";
+    Value* input = graph_.add_input(name, v->type);
+    graph_.replace_uses(v, input);
+    return input;
+  }
+
+ private:
+  Graph& graph_;
+};
+
+Type target_type(const Type& prediction, const LossSpec& loss) {
+  if (!loss.labels) return prediction;
+  Type t = prediction;
+  t.dtype = DType::kInt64;
+  if (t.ranked && t.shape.rank() > 1) t.shape.erase(1);
+  return t;
+}
+
+std::vector<Value*> clip(GraphWriter& w, std::vector<Value*> grads, const TrainingOptions& o, Value** scale) {
+  *scale = nullptr;
+  w.name = "clip_gradients";
+  if (o.clip_value > 0)
+    for (Value*& g : grads)
+      if (g) g = w.op("Clip", {g, w.scalar_like(-o.clip_value, g), w.scalar_like(o.clip_value, g)});
+  if (o.clip_norm > 0) {
+    Value* total = nullptr;
+    for (Value* g : grads) {
+      if (!g) continue;
+      Value* square = w.op("ReduceSumSquare", {g}, {{"keepdims", int64_t{0}}});
+      if (total && w.dtype(square) != w.dtype(total)) square = w.op("Cast", {square}, {{"to", static_cast<int64_t>(w.dtype(total))}});
+      total = total ? w.add(total, square) : square;
+    }
+    *scale = w.op("Min", {w.scalar_like(1, total), w.div(w.scalar_like(o.clip_norm, total), w.shift(w.op("Sqrt", {total}), 1e-6))});
+  }
+  return grads;
+}
+
+}  // namespace
+
+std::vector<std::string> trainable_weights(const Model& model) {
+  const Graph& g = *model.graph;
+  std::vector<std::string> names;
+  for (int id = 0; id < g.num_values(); ++id) {
+    const Value* v = g.value(id);
+    if (!v || !is_float_weight(v) || v->constant.shape().rank() == 0 || v->uses.empty()) continue;
+    if (std::any_of(v->uses.begin(), v->uses.end(), is_setting)) continue;
+    names.push_back(v->name);
+  }
+  return names;
+}
+
+namespace {
+
+Value* output_of(Graph& g, const std::string& name) {
+  if (g.outputs().empty()) fail(Code::kInvalidArgument, "the model has no output");
+  if (name.empty()) return g.outputs()[0];
+  for (Value* v : g.outputs()) if (v->name == name) return v;
+  fail(Code::kInvalidArgument, "the model has no output \"", name, "\"");
+}
+
+// The running statistics of BatchNormalization nodes, once each.
+std::vector<std::string> statistics_of(const Graph& g) {
+  std::vector<std::string> names;
+  for (const auto& n : g.nodes())
+    if (n->is("BatchNormalization"))
+      for (int i : {3, 4})
+        if (const Value* v = n->input(i); v && v->is_constant() && !v->name.empty() && std::find(names.begin(), names.end(), v->name) == names.end())
+          names.push_back(v->name);
+  return names;
+}
+
+Value* add_loss(GraphWriter& w, const TrainingOptions& o, Value* prediction, Value* target) {
+  Value* loss = build_loss(w, o.loss, prediction, target);
+  if (w.ranked(loss) && w.shape(loss).rank() != 0)
+    fail(Code::kInvalidArgument, "a training step needs one loss, but this one is ", w.type(loss).str(), ": take the reduction mean or sum");
+  loss->name = "loss";
+  return loss;
+}
+
+// A scalar in the types of the parameters that read it.
+class Scalars {
+ public:
+  Scalars(GraphWriter& w, Value* v) : w_(w), v_(v) {}
+  Value* as(DType t) {
+    if (!v_ || w_.dtype(v_) == t) return v_;
+    Value*& made = made_[t];
+    if (!made) made = w_.op("Cast", {v_}, {{"to", static_cast<int64_t>(t)}});
+    return made;
+  }
+
+ private:
+  GraphWriter& w_;
+  Value* v_;
+  std::map<DType, Value*> made_;
+};
+
+// Appends the optimiser: its moments become inputs, what it makes outputs.
+void add_optimizer(GraphWriter& w, StepGraph& r, const TrainingOptions& o, const std::vector<Value*>& weights, std::vector<Value*> grads,
+                   Value* loss, Value* step) {
+  const OptimizerRow& row = optimizer_row(o.optimizer);
+  Graph& g = w.graph();
+  Value* norm_scale = nullptr;
+  grads = clip(w, std::move(grads), o, &norm_scale);
+  Scalars rate(w, w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{}))), guard(w, loss), scale(w, norm_scale);
+  for (const Value* p : weights)  // casts stand before all updates
+    for (Scalars* s : {&rate, &guard, &scale}) s->as(w.dtype(p));
+  AttributeList attributes;
+  for (const auto& [key, value] : o.optimizer.options) {
+    if (key == "nesterov") attributes.emplace_back("nesterov", int64_t{value != 0});
+    else attributes.emplace_back(key.c_str(), static_cast<float>(value));
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Value* const p = weights[i];
+    if (!grads[i]) continue;
+    const auto index_of = [&](const Value* v) {
+      return static_cast<int>(std::find(g.inputs().begin(), g.inputs().end(), v) - g.inputs().begin());
+    };
+    const DType t = w.dtype(p);
+    std::vector<Value*> in{p, grads[i], rate.as(t), step, guard.as(t), scale.as(t)};
+    r.updates.push_back({index_of(p), true});
+    for (int k = 0; k < 2; ++k) {
+      if (!(k == 0 ? row.m : row.v)) { in.push_back(nullptr); continue; }
+      in.push_back(w.input(cat("tiercel_", k == 0 ? "m " : "v ", p->name), w.type(p)));
+      r.updates.push_back({index_of(in.back()), true});
+    }
+    w.name = "update " + p->name;
+    for (Value* out : w.ops(row.op, std::move(in), 1 + row.m + row.v, attributes, kTiercelDomain)) g.add_output(out);
+  }
+}
+
+}  // namespace
+
+StepGraph build_step(const Model& model, const TrainingOptions& o) {
+  StepGraph r;
+  r.step = model.graph->clone();
+  Graph& g = *r.step;
+  r.num_inputs = static_cast<int>(g.inputs().size());
+  Value* const prediction = output_of(g, o.output);
+  { const GraphWriter typed(g); }
+  Value* const target = g.add_input("target", target_type(prediction->type, o.loss));
+  r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
+  if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers of rank 1 or more");
+  r.num_weights = static_cast<int>(r.states.size());
+  std::vector<Value*> weights;
+  Inputs inputs(g);
+  for (const std::string& name : r.states) weights.push_back(inputs.make(name));
+  for (const std::string& name : statistics_of(g)) {
+    r.states.push_back(name);
+    inputs.make(name);
+  }
+
+  r.evaluate = g.clone();
+  {
+    GraphWriter w(*r.evaluate);
+    Value* const loss = add_loss(w, o, output_of(*r.evaluate, o.output), r.evaluate->inputs()[static_cast<size_t>(r.num_inputs)]);
+    r.evaluate->add_output(loss);
+  }
+
+  Value* const step = g.add_input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
+  const std::map<Value*, Value*> after = to_training_mode(g, step, o.seed);
+  GraphWriter w(g);
+  Value* const loss = add_loss(w, o, prediction, target);
+  g.clear_outputs();
+  g.add_output(loss);
+  r.forward = g.clone();
+  const GradientSeed seed{loss, nullptr};
+  const std::vector<Value*> grads = gradients(w, {&seed, 1}, weights);
+  bool any = false;
+  for (size_t i = 0; i < grads.size(); ++i) {
+    any |= grads[i] != nullptr;
+    if (!grads[i] && !o.trainable.empty()) fail(Code::kInvalidArgument, "the loss does not depend on the weight \"", r.states[i], "\"");
+  }
+  if (!any) fail(Code::kInvalidArgument, "the loss depends on none of the model's weights");
+  for (const auto& [before, now] : after) {
+    const auto at = std::find(g.inputs().begin(), g.inputs().end(), before);
+    if (at == g.inputs().end()) continue;
+    r.updates.push_back({static_cast<int>(at - g.inputs().begin()), false});
+    g.add_output(now);
+  }
+  add_optimizer(w, r, o, weights, grads, loss, step);
+  return r;
+}
+
+Model gradient_model(const Model& model, const std::vector<std::string>& outputs, const std::vector<std::string>& wrt) {
+  Model m = model;
+  m.graph = model.graph->clone();
+  Graph& g = *m.graph;
+  GraphWriter w(g);
+  std::vector<GradientSeed> seeds;
+  for (Value* v : g.outputs())
+    if (outputs.empty() || std::find(outputs.begin(), outputs.end(), v->name) != outputs.end()) seeds.push_back({v, nullptr});
+  for (const std::string& name : outputs) output_of(g, name);
+  std::vector<Value*> values;
+  for (const std::string& name : wrt) {
+    values.push_back(value_named(g, name));
+    if (!values.back()) fail(Code::kInvalidArgument, "the model has no value \"", name, "\"");
+  }
+  const std::vector<Value*> grads = gradients(w, seeds, values);
+  for (size_t i = 0; i < grads.size(); ++i) {
+    Value* v = grads[i] ? grads[i] : w.expand_like(w.scalar_like(0, values[i]), values[i]);
+    v = w.op("Identity", {v});  // a value of its own: one may be the gradient of two
+    v->name = "gradient of " + wrt[i];
+    g.add_output(v);
+  }
+  return m;
+}
+
+}  // namespace tiercel

@@ -1,0 +1,52 @@
+// From a model to the graph of one training step: forward, loss, gradients, optimiser.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "training/losses.h"
+
+namespace tiercel {
+
+struct OptimizerSpec {
+  std::string name = "sgd";
+  std::map<std::string, double> options;  // what its row says; another key is an error
+};
+
+struct TrainingOptions {
+  LossSpec loss;
+  OptimizerSpec optimizer;
+  std::string output;                   // what the loss is of; "": the first output
+  std::vector<std::string> trainable;   // weights; empty: all of trainable_weights()
+  double clip_norm = 0, clip_value = 0; // of the gradients; 0: not
+  int64_t seed = 0;                     // of Dropout
+};
+
+struct StepGraph {
+  int num_inputs = 0;               // of the model
+  std::vector<std::string> states;  // constants of the model that are inputs now: weights, then running statistics
+  int num_weights = 0;
+  // In training mode, as far as the loss. Inputs: the model's, target, states, step (int64).
+  std::shared_ptr<Graph> forward;
+  // The whole step. Inputs: the same, lr (double), the optimiser's moments. Outputs: the loss, then one for each of `updates`.
+  std::shared_ptr<Graph> step;
+  struct Update {
+    int input;       // of `step`: what the output replaces
+    bool in_place;   // the output may be given the input's memory
+  };
+  std::vector<Update> updates;
+  // In inference mode. Inputs: the model's, target, states. Outputs: the model's, then the loss.
+  std::shared_ptr<Graph> evaluate;
+};
+
+// The names of a model's weights: float initializers of rank 1 and more that are no statistics, bounds, scales or ratios.
+std::vector<std::string> trainable_weights(const Model& model);
+
+// Throws where a weight cannot be trained; the message names the node and the way to it.
+StepGraph build_step(const Model& model, const TrainingOptions& options);
+
+// The model with, for each of `wrt` (inputs or initializers), a further output "gradient of NAME": of the sum of the elements of `outputs`
+// (empty: all). A value that does not matter has zeros.
+Model gradient_model(const Model& model, const std::vector<std::string>& outputs, const std::vector<std::string>& wrt);
+
+}  // namespace tiercel

@@ -1,0 +1,54 @@
+// TrainingSession: a model, a loss and an optimiser; one call a step. It owns the weights, the moments and the running statistics.
+#pragma once
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "onnx/onnx.h"
+#include "runtime/session.h"
+#include "training/step_graph.h"
+
+namespace tiercel {
+
+class TrainingSession {
+ public:
+  // Errors: options that do not exist, a weight that cannot be trained (the node and the way to it are named).
+  TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session = {});
+
+  // One step on a batch: the model's inputs, then the target. Returns the loss. A loss that is not finite is an Error(kRuntimeException)
+  // that names the first node with such a result; the weights then stay as they were.
+  double step(std::span<const RuntimeValue> batch, double lr);
+  // The loss of a batch in inference mode; `outputs` (may be empty) gets the model's outputs.
+  double evaluate(std::span<const RuntimeValue> batch, std::vector<RuntimeValue>* outputs = nullptr);
+
+  const std::vector<IoInfo>& inputs() const { return step_->inputs(); }  // the model's, then the target
+  int num_inputs() const { return graph_.num_inputs; }
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t n) { steps_ = n; }
+  // Everything that a step changes, under unique names: the model's own for weights and statistics. The memory is live.
+  std::vector<std::pair<std::string, Tensor>> state() const;
+  int num_weights() const { return graph_.num_weights; }
+  // The model as it was given, with the weights and statistics of now (copies).
+  Model model() const;
+  Session::Memory memory() const { return step_->memory(); }
+  std::vector<ProfileEvent> take_profile() { return step_->take_profile(); }
+
+ private:
+  [[noreturn]] void report_not_finite(std::span<const RuntimeValue> batch);
+  Session& evaluation();
+
+  Model model_;
+  StepGraph graph_;
+  SessionOptions options_;
+  std::unique_ptr<Session> step_, evaluation_;
+  std::vector<std::string> names_;       // of the states, then of the moments
+  std::vector<Tensor> states_;           // the same order
+  std::vector<RuntimeValue> in_, out_;   // of the step, kept from one to the next
+  int64_t steps_ = 0;
+};
+
+// A loss of two arrays, alone.
+RuntimeValue loss_value(const LossSpec& spec, const Tensor& prediction, const Tensor& target);
+
+}  // namespace tiercel

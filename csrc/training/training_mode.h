@@ -1,0 +1,13 @@
+// A graph as it runs in training: batch statistics, dropout.
+#pragma once
+#include <map>
+
+#include "ops/graph_writer.h"
+
+namespace tiercel {
+
+// Turns BatchNormalization with known statistics and Dropout into their training forms, which depend on `step` (an int64 scalar). Returns,
+// for each running statistic (a constant or a graph input), the value it has after the step.
+std::map<Value*, Value*> to_training_mode(Graph& graph, Value* step, int64_t seed);
+
+}  // namespace tiercel

@@ -1,0 +1,142 @@
+// Training: a session of steps, gradients of a model, losses alone, what is differentiable.
+#include "bindings.h"
+#include "onnx/onnx.h"
+#include "ops/grad.h"
+#include "training/trainer.h"
+
+namespace tiercel::python {
+namespace {
+
+Model parse(const py::bytes& data, const std::string& folder) {
+  const std::string_view view = data;
+  const auto copy = std::make_shared<std::string>(view);  // the graph's constants stay in it
+  return onnx::parse(copy->data(), copy->size(), Buffer(copy, copy->data()), folder);
+}
+
+py::bytes bytes_of(const Model& m) {
+  std::string s;
+  {
+    const py::gil_scoped_release nogil;
+    s = onnx::serialize(m);
+  }
+  return py::bytes(s);
+}
+
+LossSpec loss_spec(const py::dict& d) {
+  LossSpec s;
+  for (const auto& [key, value] : d) {
+    const std::string name = key.cast<std::string>();
+    if (name == "name") s.name = value.cast<std::string>();
+    else if (name == "reduction") s.reduction = value.cast<std::string>();
+    else if (name == "labels") s.labels = value.cast<bool>();
+    else if (name == "weight") s.weight = to_tensor(value, "weight of the loss");
+    else s.options[name] = value.cast<double>();
+  }
+  return s;
+}
+
+OptimizerSpec optimizer_spec(const py::dict& d) {
+  OptimizerSpec s;
+  for (const auto& [key, value] : d) {
+    const std::string name = key.cast<std::string>();
+    if (name == "name") s.name = value.cast<std::string>();
+    else s.options[name] = value.cast<double>();
+  }
+  return s;
+}
+
+std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string& folder, const py::dict& loss, const py::dict& optimizer,
+                                      const std::string& output, const std::vector<std::string>& trainable, double clip_norm, double clip_value,
+                                      int64_t seed, int threads, bool profile) {
+  TrainingOptions o;
+  o.loss = loss_spec(loss);
+  o.optimizer = optimizer_spec(optimizer);
+  o.output = output;
+  o.trainable = trainable;
+  o.clip_norm = clip_norm;
+  o.clip_value = clip_value;
+  o.seed = seed;
+  SessionOptions session;
+  session.threads = threads;
+  session.profile = profile;
+  Model m = parse(model, folder);
+  const py::gil_scoped_release nogil;
+  return std::make_unique<TrainingSession>(std::move(m), o, session);
+}
+
+std::vector<RuntimeValue> batch_of(const TrainingSession& s, const py::sequence& arrays) {
+  const std::vector<IoInfo>& info = s.inputs();
+  std::vector<RuntimeValue> batch;
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    const bool known = i < static_cast<size_t>(s.num_inputs()) + 1;
+    batch.push_back(to_value(arrays[i], known ? info[i].type : Type(), known ? cat("input \"", info[i].name, "\"") : cat("array ", i)));
+  }
+  return batch;
+}
+
+double step(TrainingSession& s, const py::sequence& arrays, double lr) {
+  const std::vector<RuntimeValue> batch = batch_of(s, arrays);
+  const py::gil_scoped_release nogil;
+  return s.step(batch, lr);
+}
+
+py::tuple evaluate(TrainingSession& s, const py::sequence& arrays) {
+  const std::vector<RuntimeValue> batch = batch_of(s, arrays);
+  std::vector<RuntimeValue> outputs;
+  double loss = 0;
+  {
+    const py::gil_scoped_release nogil;
+    loss = s.evaluate(batch, &outputs);
+  }
+  py::list list;
+  for (const RuntimeValue& v : outputs) list.append(from_value(v));
+  return py::make_tuple(loss, list);
+}
+
+py::list state(const TrainingSession& s) {
+  py::list list;
+  for (const auto& [name, tensor] : s.state()) list.append(py::make_tuple(name, to_numpy(tensor)));
+  return list;
+}
+
+py::list differentiable() {
+  py::list list;
+  for (const GradRow* row : all_grads()) list.append(py::make_tuple(std::string(row->domain), std::string(row->name), row->grad != nullptr));
+  return list;
+}
+
+}  // namespace
+
+void register_training(py::module_& m) {
+  py::class_<TrainingSession>(m, "TrainingSession", "A model, its loss and its optimiser: one call a step.")
+      .def(py::init(&make), py::arg("model"), py::arg("folder"), py::arg("loss"), py::arg("optimizer"), py::arg("output") = "",
+           py::arg("trainable") = std::vector<std::string>(), py::arg("clip_norm") = 0.0, py::arg("clip_value") = 0.0, py::arg("seed") = 0,
+           py::arg("threads") = 0, py::arg("profile") = false)
+      .def("step", &step, py::arg("arrays"), py::arg("lr"), "One step on the model's inputs and the target; gives the loss.")
+      .def("evaluate", &evaluate, py::arg("arrays"), "The loss in inference mode, and the model's outputs.")
+      .def("state", &state, "(name, array) of the weights, statistics and moments; the arrays are live.")
+      .def("model", [](const TrainingSession& s) { return bytes_of(s.model()); }, "The model with the weights of now, as .onnx bytes.")
+      .def("save", [](const TrainingSession& s, const std::string& path) {
+             const py::gil_scoped_release nogil;
+             onnx::save(s.model(), path);
+           }, py::arg("path"))
+      .def_property("steps", &TrainingSession::steps, &TrainingSession::set_steps)
+      .def_property_readonly("num_weights", &TrainingSession::num_weights)
+      .def_property_readonly("arena_bytes", [](const TrainingSession& s) { return s.memory().arena; });
+  m.def("trainable_weights", [](const py::bytes& model, const std::string& folder) { return trainable_weights(parse(model, folder)); },
+        py::arg("model"), py::arg("folder") = "", "Names of the weights that can be trained.");
+  m.def("gradient_model", [](const py::bytes& model, const std::string& folder, const std::vector<std::string>& outputs,
+                             const std::vector<std::string>& wrt) { return bytes_of(gradient_model(parse(model, folder), outputs, wrt)); },
+        py::arg("model"), py::arg("folder"), py::arg("outputs"), py::arg("wrt"), "The model with an output \"gradient of NAME\" for each of wrt.");
+  m.def("loss_value", [](const py::dict& loss, const py::object& prediction, const py::object& target) {
+    return from_value(loss_value(loss_spec(loss), to_tensor(prediction, "prediction"), to_tensor(target, "target")));
+  }, py::arg("loss"), py::arg("prediction"), py::arg("target"), "A loss of two arrays.");
+  m.def("losses", [] {
+    std::vector<std::string> names;
+    for (const LossRow& row : loss_table()) names.emplace_back(row.name);
+    return names;
+  }, "The names of the losses.");
+  m.def("differentiable", &differentiable, "(domain, operator, has a derivative that is not zero everywhere) of every gradient rule.");
+}
+
+}  // namespace tiercel::python
