@@ -1,4 +1,6 @@
 // Training: a session of steps, gradients of a model, losses alone, what is differentiable.
+#include <map>
+
 #include "bindings.h"
 #include "onnx/onnx.h"
 #include "ops/grad.h"
@@ -99,6 +101,57 @@ py::list state(const TrainingSession& s) {
   return list;
 }
 
+Attribute attribute_of(const std::string& key, const py::handle& v) {
+  if (py::isinstance<py::str>(v)) return v.cast<std::string>();
+  if (py::isinstance<py::bool_>(v) || py::isinstance<py::int_>(v)) return v.cast<int64_t>();
+  if (py::isinstance<py::float_>(v)) return v.cast<float>();
+  if (py::isinstance<py::sequence>(v)) return v.cast<std::vector<int64_t>>();
+  fail(Code::kInvalidArgument, "attribute ", key, " should be a number, a string or a list of integers");
+}
+
+// A model out of (name, dtype, shape) of inputs, where an extent may be a name, {name: array} and (op, inputs, outputs, attributes).
+py::bytes build_model(const py::list& inputs, const py::dict& weights, const py::list& nodes, const std::vector<std::string>& outputs, int opset) {
+  Model m;
+  m.graph = std::make_shared<Graph>();
+  m.ir_version = 10;
+  m.producer_name = "tiercel";
+  Graph& g = *m.graph;
+  g.name = "sequential";
+  g.opsets[""] = opset;
+  std::map<std::string, Value*> values;
+  const auto named = [&](const std::string& name) {
+    if (name.empty()) return static_cast<Value*>(nullptr);
+    if (!values.count(name)) fail(Code::kInvalidGraph, "nothing is named \"", name, "\"");
+    return values[name];
+  };
+  for (const py::handle row : inputs) {
+    const py::tuple t = row.cast<py::tuple>();
+    Shape shape;
+    for (const py::handle d : t[2]) shape.push_back(py::isinstance<py::str>(d) ? g.symbols().named(d.cast<std::string>()) : d.cast<int64_t>());
+    const std::string name = t[0].cast<std::string>();
+    values[name] = g.add_input(name, Type::tensor(dtype_of_numpy(t[1]), shape));
+  }
+  for (const auto& [key, array] : weights) {
+    const std::string name = key.cast<std::string>();
+    values[name] = g.add_constant(name, to_tensor(array, name));
+  }
+  for (const py::handle row : nodes) {
+    const py::tuple t = row.cast<py::tuple>();
+    std::vector<Value*> in, out;
+    for (const py::handle n : t[1]) in.push_back(named(n.cast<std::string>()));
+    for (const py::handle n : t[2]) {
+      const std::string name = n.cast<std::string>();
+      out.push_back(values[name] = g.add_value(name));
+    }
+    Node* node = g.add_node(t[0].cast<std::string>(), "", opset, in, out);
+    node->name = t[2].cast<std::vector<std::string>>().at(0);
+    for (const auto& [key, v] : t[3].cast<py::dict>()) node->set(key.cast<std::string>(), attribute_of(key.cast<std::string>(), v));
+  }
+  for (const std::string& name : outputs) g.add_output(named(name));
+  { const GraphWriter typed(g); }
+  return bytes_of(m);
+}
+
 py::list differentiable() {
   py::list list;
   for (const GradRow* row : all_grads()) list.append(py::make_tuple(std::string(row->domain), std::string(row->name), row->grad != nullptr));
@@ -131,6 +184,8 @@ void register_training(py::module_& m) {
   m.def("loss_value", [](const py::dict& loss, const py::object& prediction, const py::object& target) {
     return from_value(loss_value(loss_spec(loss), to_tensor(prediction, "prediction"), to_tensor(target, "target")));
   }, py::arg("loss"), py::arg("prediction"), py::arg("target"), "A loss of two arrays.");
+  m.def("build_model", &build_model, py::arg("inputs"), py::arg("weights"), py::arg("nodes"), py::arg("outputs"), py::arg("opset") = 21,
+        "The .onnx bytes of a model: inputs (name, dtype, shape), weights {name: array}, nodes (operator, inputs, outputs, attributes).");
   m.def("losses", [] {
     std::vector<std::string> names;
     for (const LossRow& row : loss_table()) names.emplace_back(row.name);

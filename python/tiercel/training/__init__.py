@@ -1,0 +1,59 @@
+"""Training: gradients of any model, fine-tuning, and models from nothing.
+
+    >>> from tiercel.training import Adam, Dense, Sequential, Trainer
+    >>> model = Sequential([Dense(64, "relu"), Dense(10)], input_shape=(784,), seed=0)
+    >>> trainer = Trainer(model, loss="cross_entropy", optimizer=Adam(1e-3))
+    >>> trainer.fit(x, labels, epochs=5, batch_size=64)
+    >>> trainer.save("trained.onnx")
+
+Forward, loss, gradients and optimiser are one graph and one call a step; the arithmetic is the engine's.
+"""
+
+from tiercel.training.gradients import differentiable_operators, gradient
+from tiercel.training.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    LayerNorm,
+    MaxPool,
+)
+from tiercel.training.losses import Loss, loss_names, loss_value
+from tiercel.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Momentum, Optimizer, RMSprop
+from tiercel.training.sequential import Sequential
+from tiercel.training.trainer import History, Trainer
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "AveragePool",
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePool",
+    "History",
+    "Layer",
+    "LayerNorm",
+    "Lion",
+    "Loss",
+    "MaxPool",
+    "Momentum",
+    "Optimizer",
+    "RMSprop",
+    "Sequential",
+    "Trainer",
+    "differentiable_operators",
+    "gradient",
+    "loss_names",
+    "loss_value",
+]

@@ -1,0 +1,217 @@
+"""Layers of a Sequential. Each emits the ONNX nodes that it is made of; images are [N, C, ...]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiercel.training.initializers import initialize
+
+if TYPE_CHECKING:
+    from tiercel.training.sequential import Builder
+
+Initializer = str | Callable[[np.random.Generator, Sequence[int]], np.ndarray[Any, Any]]
+Extents = int | Sequence[int]
+
+# name -> ONNX operator, its attributes
+_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relu": ("Relu", {}), "sigmoid": ("Sigmoid", {}), "tanh": ("Tanh", {}), "gelu": ("Gelu", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}), "leaky_relu": ("LeakyRelu", {}), "elu": ("Elu", {}), "selu": ("Selu", {}),
+    "softplus": ("Softplus", {}), "softsign": ("Softsign", {}), "mish": ("Mish", {}), "hard_swish": ("HardSwish", {}),
+    "hard_sigmoid": ("HardSigmoid", {}), "softmax": ("Softmax", {"axis": -1}), "log_softmax": ("LogSoftmax", {"axis": -1}),
+}  # fmt: skip
+
+
+def _each(value: Extents, rank: int) -> list[int]:
+    return [value] * rank if isinstance(value, int) else list(value)
+
+
+class Layer:
+    """``emit`` adds the layer's nodes to a builder, whose ``shape`` is that of one sample, and leaves that of the result there."""
+
+    def emit(self, b: Builder) -> None:
+        raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__.lower()
+
+
+class Activation(Layer):
+    """relu, leaky_relu, elu, selu, gelu, gelu_tanh, sigmoid, tanh, softplus, softsign, mish, silu, hard_swish, hard_sigmoid, softmax,
+    log_softmax."""
+
+    def __init__(self, name: str) -> None:
+        if name != "silu" and name not in _ACTIVATIONS:
+            raise ValueError(f"there is no activation {name!r}; there are: {', '.join(sorted([*_ACTIVATIONS, 'silu']))}")
+        self.name = name
+
+    def emit(self, b: Builder) -> None:
+        if self.name == "silu":
+            x = b.current
+            b.node("Mul", [x, b.node("Sigmoid", [x])])
+        else:
+            op, attributes = _ACTIVATIONS[self.name]
+            b.node(op, [b.current], attributes)
+
+
+def _activate(b: Builder, activation: str | None) -> None:
+    if activation:
+        Activation(activation).emit(b)
+
+
+def _default_init(activation: str | None) -> str:
+    return "he" if activation in ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "mish", "hard_swish", "elu") else "glorot"
+
+
+class Dense(Layer):
+    """``units`` results, each a weighted sum of the last axis. ``init``: of the weights; by default He's for the relatives of ReLU, else
+    Glorot's."""
+
+    def __init__(self, units: int, activation: str | None = None, bias: bool = True, init: Initializer | None = None) -> None:
+        self.units, self.activation, self.bias = units, activation, bias
+        self.init = init or _default_init(activation)
+
+    def emit(self, b: Builder) -> None:
+        inputs = b.shape[-1]
+        w = b.weight("weight", initialize(self.init, b.rng, (inputs, self.units), 0))
+        bias = b.weight("bias", np.zeros(self.units, np.float32)) if self.bias else ""
+        if len(b.shape) == 1:
+            b.node("Gemm", [b.current, w, bias] if bias else [b.current, w])
+        else:
+            b.node("MatMul", [b.current, w])
+            if bias:
+                b.node("Add", [b.current, bias])
+        b.shape = (*b.shape[:-1], self.units)
+        _activate(b, self.activation)
+
+
+class Conv(Layer):
+    """A convolution of any rank over [C, ...]. ``padding``: "same", "valid" or pixels."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel: Extents = 3,
+        stride: Extents = 1,
+        padding: str | Extents = "same",
+        dilation: Extents = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        bias: bool = True,
+        init: Initializer | None = None,
+    ) -> None:
+        self.filters, self.kernel, self.stride, self.padding = filters, kernel, stride, padding
+        self.dilation, self.groups, self.activation, self.bias = dilation, groups, activation, bias
+        self.init = init or _default_init(activation)
+
+    def emit(self, b: Builder) -> None:
+        channels, *space = b.shape
+        rank = len(space)
+        if not rank:
+            raise ValueError(f"{b.scope}: a convolution takes [C, ...], got samples of shape {b.shape}")
+        if channels % self.groups or self.filters % self.groups:
+            raise ValueError(f"{b.scope}: {channels} channels and {self.filters} filters do not divide into {self.groups} groups")
+        kernel, stride, dilation = (_each(v, rank) for v in (self.kernel, self.stride, self.dilation))
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        begin, end = _pads(self.padding, space, reach, stride)
+        shape = (self.filters, channels // self.groups, *kernel)
+        inputs = [b.current, b.weight("weight", initialize(self.init, b.rng, shape, 1))]
+        if self.bias:
+            inputs.append(b.weight("bias", np.zeros(self.filters, np.float32)))
+        b.node("Conv", inputs, {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": begin + end, "group": self.groups})
+        b.shape = (self.filters, *_slide(b.scope, space, reach, stride, begin, end))
+        _activate(b, self.activation)
+
+
+def _pads(padding: str | Extents, space: list[int], reach: list[int], stride: list[int]) -> tuple[list[int], list[int]]:
+    if padding == "valid":
+        return [0] * len(space), [0] * len(space)
+    if padding == "same":
+        total = [max((-(-n // s) - 1) * s + r - n, 0) for n, r, s in zip(space, reach, stride, strict=True)]
+        return [t // 2 for t in total], [t - t // 2 for t in total]
+    if isinstance(padding, str):
+        raise ValueError(f"padding is same, valid or a number of pixels, not {padding!r}")
+    both = _each(padding, len(space))
+    return both, list(both)
+
+
+def _slide(scope: str, space: list[int], reach: list[int], stride: list[int], begin: list[int], end: list[int]) -> list[int]:
+    out = [(n + p + q - r) // s + 1 for n, p, q, r, s in zip(space, begin, end, reach, stride, strict=True)]
+    if min(out) < 1:
+        raise ValueError(f"{scope}: a window of {reach} does not fit {space}")
+    return out
+
+
+class _Pool(Layer):
+    op = ""
+
+    def __init__(self, size: Extents = 2, stride: Extents | None = None, padding: str | Extents = "valid") -> None:
+        self.size, self.stride, self.padding = size, size if stride is None else stride, padding
+
+    def emit(self, b: Builder) -> None:
+        channels, *space = b.shape
+        size, stride = _each(self.size, len(space)), _each(self.stride, len(space))
+        begin, end = _pads(self.padding, space, size, stride)
+        b.node(self.op, [b.current], {"kernel_shape": size, "strides": stride, "pads": begin + end})
+        b.shape = (channels, *_slide(b.scope, space, size, stride, begin, end))
+
+
+class MaxPool(_Pool):
+    op = "MaxPool"
+
+
+class AveragePool(_Pool):
+    op = "AveragePool"
+
+
+class GlobalAveragePool(Layer):
+    """The mean over the axes after the first: [C, ...] to [C]."""
+
+    def emit(self, b: Builder) -> None:
+        b.node("GlobalAveragePool", [b.current])
+        b.node("Flatten", [b.current], {"axis": 1})
+        b.shape = b.shape[:1]
+
+
+class BatchNorm(Layer):
+    """``momentum``: the share of the running statistics that stays at each step, as ONNX has it."""
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
+        self.momentum, self.epsilon = momentum, epsilon
+
+    def emit(self, b: Builder) -> None:
+        n = b.shape[0]
+        names = [b.weight(name, np.full(n, value, np.float32)) for name, value in
+                 (("scale", 1), ("bias", 0), ("mean", 0), ("var", 1))]  # fmt: skip
+        b.node("BatchNormalization", [b.current, *names], {"momentum": float(self.momentum), "epsilon": float(self.epsilon)})
+
+
+class LayerNorm(Layer):
+    """Over the last axis."""
+
+    def __init__(self, epsilon: float = 1e-5) -> None:
+        self.epsilon = epsilon
+
+    def emit(self, b: Builder) -> None:
+        n = b.shape[-1]
+        scale, bias = b.weight("scale", np.ones(n, np.float32)), b.weight("bias", np.zeros(n, np.float32))
+        b.node("LayerNormalization", [b.current, scale, bias], {"axis": -1, "epsilon": float(self.epsilon)})
+
+
+class Flatten(Layer):
+    def emit(self, b: Builder) -> None:
+        b.node("Flatten", [b.current], {"axis": 1})
+        b.shape = (int(np.prod(b.shape)),)
+
+
+class Dropout(Layer):
+    def __init__(self, ratio: float = 0.5) -> None:
+        if not 0 <= ratio < 1:
+            raise ValueError(f"ratio is within [0, 1), not {ratio}")
+        self.ratio = ratio
+
+    def emit(self, b: Builder) -> None:
+        b.node("Dropout", [b.current, b.weight("ratio", np.array(self.ratio, np.float32))])

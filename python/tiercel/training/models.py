@@ -1,0 +1,20 @@
+"""What may stand for a model: a path, bytes, an onnx.ModelProto, a Sequential."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def model_bytes(model: Any) -> tuple[bytes, str]:
+    """The model as .onnx bytes, and the folder of its external data ("": none)."""
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return bytes(model), ""
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        return path.read_bytes(), str(path.parent.resolve())
+    for method in ("build", "SerializeToString"):
+        if hasattr(model, method):
+            return bytes(getattr(model, method)()), ""
+    raise TypeError(f"a model is a path, bytes, an onnx.ModelProto or a Sequential, not {type(model).__name__}")

@@ -1,0 +1,114 @@
+"""Optimisers: a name, a learning rate and options. The steps themselves are operators of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]
+
+
+class Optimizer:
+    """``lr``: a number, or a function of the step (from 0) that gives one."""
+
+    name = "sgd"
+
+    def __init__(self, lr: float | Schedule, **options: float) -> None:
+        self.lr, self.options = lr, options
+
+    def rate(self, step: int) -> float:
+        return float(self.lr(step) if callable(self.lr) else self.lr)
+
+    def spec(self) -> dict[str, str | float]:
+        return {"name": self.name, **{k: float(v) for k, v in self.options.items()}}
+
+
+class SGD(Optimizer):
+    def __init__(self, lr: float | Schedule = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay=weight_decay)
+        if momentum:
+            self.name = "momentum"
+            self.options.update(momentum=momentum, nesterov=float(nesterov))
+        elif nesterov:
+            raise ValueError("nesterov needs a momentum")
+
+
+class Momentum(SGD):
+    def __init__(
+        self, lr: float | Schedule = 0.01, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, momentum, nesterov, weight_decay)
+
+
+class RMSprop(Optimizer):
+    name = "rmsprop"
+
+    def __init__(
+        self,
+        lr: float | Schedule = 0.01,
+        alpha: float = 0.99,
+        momentum: float = 0.0,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, beta2=alpha, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay)
+
+
+class Adagrad(Optimizer):
+    name = "adagrad"
+
+    def __init__(
+        self, lr: float | Schedule = 0.01, epsilon: float = 1e-10, weight_decay: float = 0.0, lr_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, epsilon=epsilon, weight_decay=weight_decay, lr_decay=lr_decay)
+
+
+class Adam(Optimizer):
+    name = "adam"
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights instead of joining the gradient."""
+
+    name = "adamw"
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, epsilon, weight_decay)
+
+
+class Lion(Optimizer):
+    name = "lion"
+
+    def __init__(
+        self, lr: float | Schedule = 1e-4, beta1: float = 0.9, beta2: float = 0.99, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
+
+
+_BY_NAME: dict[str, type[Optimizer]] = {
+    "sgd": SGD, "momentum": Momentum, "rmsprop": RMSprop, "adagrad": Adagrad, "adam": Adam, "adamw": AdamW, "lion": Lion,
+}  # fmt: skip
+
+
+def optimizer_of(value: str | Optimizer) -> Optimizer:
+    if isinstance(value, Optimizer):
+        return value
+    if value not in _BY_NAME:
+        raise ValueError(f"there is no optimizer {value!r}; there are: {', '.join(_BY_NAME)}")
+    return _BY_NAME[value]()
