@@ -1,5 +1,6 @@
 // BatchNormalization, every opset: inference, and training (opset 14 on: training_mode; before: more than one output).
 #include "ops/activation.h"
+#include "ops/grad.h"
 #include "ops/image_norm.h"
 #include "ops/movement.h"
 
@@ -139,6 +140,17 @@ const OpRegistration rows({
     {"BatchNormalization", "", 1, infer, half_as_float<prepare>, nullptr, kAnyLayout},
     {"BatchNormalization", kTiercelDomain, 1, infer, half_as_float<prepare>, nullptr, kAnyLayout},  // with an activation
 });
+
+void grad(GradContext& c) {
+  c.check(is_spatial(c.node), "spatial = 0 has none");
+  c.check(!c.wants(3) && !c.wants(4), "that of the statistics is not there");
+  std::vector<Value*> in{c.dy(), c.x(0), c.x(1)};
+  if (!is_training(c.node)) in.insert(in.end(), {c.x(3), c.x(4)});
+  const std::vector<Value*> d = c.w.ops("BatchNormGrad", in, 3, {{"epsilon", c.node.attr_float("epsilon", 1e-5f)}}, kTiercelDomain);
+  for (int i = 0; i < 3; ++i) c.set(i, d[static_cast<size_t>(i)]);
+}
+
+const GradRegistration grads({{"BatchNormalization", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

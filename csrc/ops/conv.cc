@@ -6,6 +6,7 @@
 #include "kernels/conv/reference.h"
 #include "ops/activation.h"
 #include "ops/conv_run.h"
+#include "ops/grad.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 #include "ops/winograd_run.h"
@@ -138,6 +139,23 @@ const OpRegistration rows({
     {"Conv", "", 1, infer, prepare, nullptr, kAnyLayout},
     {"Conv", kTiercelDomain, 1, infer, prepare, nullptr, kAnyLayout},
 });
+
+void grad(GradContext& c) {
+  const int rank = c.rank(c.x(0));
+  AttributeList attributes;
+  for (const char* key : {"strides", "dilations", "pads", "kernel_shape"})
+    if (c.node.has(key)) attributes.emplace_back(key, c.node.attr_ints(key));
+  if (c.node.has("auto_pad")) attributes.emplace_back("auto_pad", c.node.attr_string("auto_pad", ""));
+  attributes.emplace_back("group", c.node.attr_int("group", 1));
+  if (c.wants(0)) c.set(0, c.w.op("ConvGradX", {c.dy(), c.x(1), nullptr, nullptr, c.w.shape_of(c.x(0))}, attributes, kTiercelDomain));
+  if (c.wants(1)) c.set(1, c.w.op("ConvGradW", {c.dy(), c.x(0), c.w.shape_of(c.x(1))}, attributes, kTiercelDomain));
+  if (!c.wants(2)) return;
+  std::vector<int64_t> axes{0};
+  for (int a = 2; a < rank; ++a) axes.push_back(a);
+  c.set(2, c.w.op("ReduceSum", {c.dy(), c.w.ints(axes)}, {{"keepdims", int64_t{0}}}));
+}
+
+const GradRegistration grads({{"Conv", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,9 +1,12 @@
 // ConvTranspose (ONNX), and ai.tiercel.ConvTranspose: the same with a residual (input 3), an activation and the attribute `layout`.
+// ai.tiercel.ConvGradX (dy, w, -, -, shape): the gradient of a convolution's input, of that shape, from the attributes of the convolution.
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/conv/reference.h"
 #include "ops/activation.h"
 #include "ops/conv_run.h"
+#include "ops/grad.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 
@@ -101,6 +104,27 @@ void infer(InferContext& ctx) {
   ctx.set_output(0, y);
 }
 
+bool is_grad(const Node& node) { return node.op_type == "ConvGradX"; }
+
+void infer_grad(InferContext& ctx) {
+  ctx.check(ctx.type(0).is_tensor() && is_float(ctx.dtype(0)) && ctx.dtype(1) == ctx.dtype(0), "dy and W should be floats of one type");
+  ctx.check(ctx.dtype(4) == DType::kInt64, "the shape should be int64");
+  const auto ints = ctx.ints(4);
+  ctx.set_output(0, ints ? Type::tensor(ctx.dtype(0), Shape{std::span<const Dim>(*ints)}) : Type::tensor(ctx.dtype(0)));
+}
+
+// Of the forward convolution, with auto_pad resolved.
+Window grad_window(PrepareContext& ctx) {
+  const Shape &dy = ctx.shape(0), &w = ctx.shape(1), &x = ctx.out_shape(0);
+  if (dy.rank() < 3 || w.rank() != dy.rank() || x.rank() != dy.rank()) ctx.fail("dy, W and the shape should have one rank, 3 at least");
+  Window window = window_of(ctx.node, x.rank() - 2, spatial(w));
+  const int64_t groups = ctx.node.attr_int("group", 1);
+  if (dy[1] != w[0] || groups < 1 || w[0] % groups || x[1] != w[1] * groups || x[0] != dy[0]) ctx.fail("dy, W and the shape do not fit");
+  for (int a = 0; a < window.rank; ++a)
+    if (window.slide(a, x[2 + a]) != dy[2 + a]) ctx.fail("dy ", dy.str(), " is not of this convolution");
+  return window;
+}
+
 template <class T> void prepare_reference(PrepareContext& ctx, const Window& window) {
   const Shape x = ctx.shape(0), y = ctx.out_shape(0);
   const int64_t groups = ctx.node.attr_int("group", 1), plane = y.count(2, y.rank());
@@ -124,9 +148,21 @@ template <class T> void prepare_reference(PrepareContext& ctx, const Window& win
 void prepare(PrepareContext& ctx) {
   const Shape &x = ctx.shape(0), &w = ctx.shape(1), &y = ctx.out_shape(0);
   if (y.count() == 0) return ctx.run([](const Args&, Worker&) {});
-  Extents e(ctx.node, x.rank() - 2, spatial(w));
-  for (int a = 0; a < e.window.rank; ++a) e.out(a, x[2 + a]);
-  const Window& window = e.window;
+  Window window;
+  bool fixed = true;  // do the pads follow from the attributes alone?
+  if (is_grad(ctx.node)) {
+    if (x.count() == 0)
+      return ctx.run([bytes = bytes_of(ctx.dtype(0), y.count())](const Args& a, Worker& worker) {
+        if (worker.index() == 0) std::memset(a.out(0), 0, static_cast<size_t>(bytes));
+      });
+    window = grad_window(ctx);
+    fixed = window.auto_pad == AutoPad::kNotSet;
+  } else {
+    Extents e(ctx.node, x.rank() - 2, spatial(w));
+    for (int a = 0; a < e.window.rank; ++a) e.out(a, x[2 + a]);
+    window = e.window;
+    fixed = e.output_shape.empty();
+  }
   if (ctx.has_input(2) && ctx.shape(2)[0] != y[1]) ctx.fail("B should have ", y[1], " elements");
   if (ctx.has_input(3) && (!(ctx.shape(3) == y) || ctx.layout(3) != ctx.out_layout(0)))
     ctx.fail("the residual should have the output's shape ", y.str(), " and layout");
@@ -150,7 +186,7 @@ void prepare(PrepareContext& ctx) {
     }
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), key);
-      if (ctx.constant(1) && e.output_shape.empty()) ctx.drops(1);  // else the pads, and so the packing, follow the input's shape
+      if (ctx.constant(1) && fixed) ctx.drops(1);  // else the pads, and so the packing, follow the input's shape
       return;
     }
   }
@@ -167,7 +203,26 @@ void prepare(PrepareContext& ctx) {
 const OpRegistration rows({
     {"ConvTranspose", "", 1, infer, prepare, nullptr, kAnyLayout},
     {"ConvTranspose", kTiercelDomain, 1, infer, prepare, nullptr, kAnyLayout},
+    {"ConvGradX", kTiercelDomain, 1, infer_grad, prepare},
 });
+
+// dx is the convolution of dy with the same weights; dW that of a convolution from dy to x.
+void grad(GradContext& c) {
+  const int rank = c.rank(c.x(0));
+  c.check(c.node.attr_string("auto_pad", "NOTSET") == "NOTSET" && !c.node.has("output_shape"), "auto_pad and output_shape have none");
+  AttributeList attributes;
+  for (const char* key : {"strides", "dilations", "pads", "kernel_shape"})
+    if (c.node.has(key)) attributes.emplace_back(key, c.node.attr_ints(key));
+  attributes.emplace_back("group", c.node.attr_int("group", 1));
+  if (c.wants(0)) c.set(0, c.w.op("Conv", {c.dy(), c.x(1)}, attributes));
+  if (c.wants(1)) c.set(1, c.w.op("ConvGradW", {c.x(0), c.dy(), c.w.shape_of(c.x(1))}, attributes, kTiercelDomain));
+  if (!c.wants(2)) return;
+  std::vector<int64_t> axes{0};
+  for (int a = 2; a < rank; ++a) axes.push_back(a);
+  c.set(2, c.w.op("ReduceSum", {c.dy(), c.w.ints(axes)}, {{"keepdims", int64_t{0}}}));
+}
+
+const GradRegistration grads({{"ConvTranspose", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

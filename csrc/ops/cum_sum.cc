@@ -1,4 +1,5 @@
 // CumSum, CumProd: running sums and products along an axis, which is an input and may be computed while the model runs.
+#include "ops/grad.h"
 #include "ops/numeric.h"
 
 namespace tiercel {
@@ -69,6 +70,11 @@ const OpRegistration rows({
     {"CumSum", "", 11, infer, half_as_float<prepare<false>>},
     {"CumProd", "", 26, infer, half_as_float<prepare<true>>},
 });
+
+const GradRegistration grads({{"CumSum", "", [](GradContext& c) {
+  c.set(0, c.w.op("CumSum", {c.dy(), c.x(1)},
+                  {{"exclusive", c.node.attr_int("exclusive", 0)}, {"reverse", int64_t{c.node.attr_int("reverse", 0) == 0}}}));
+}}});
 
 }  // namespace
 }  // namespace tiercel

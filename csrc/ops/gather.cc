@@ -1,4 +1,5 @@
 // Gather, GatherElements, GatherND: elements chosen by indices. A negative index counts from the end.
+#include "ops/grad.h"
 #include "ops/indexing.h"
 
 namespace tiercel {
@@ -158,6 +159,22 @@ const OpRegistration rows({
     {"Gather", "", 1, infer_gather, sub_byte<prepare_gather>},
     {"GatherElements", "", 11, infer_gather_elements, sub_byte<prepare_gather_elements>},
     {"GatherND", "", 11, infer_gather_nd, sub_byte<prepare_gather_nd>},
+});
+
+Value* zeros_like(GradContext& c, Value* v) { return c.w.expand_like(c.w.scalar_like(0, v), v); }
+
+const GradRegistration grads({
+    {"Gather", "", [](GradContext& c) {
+       c.set(0, c.w.op("GatherGrad", {c.dy(), c.x(1), c.w.shape_of(c.x(0))}, {{"axis", c.node.attr_int("axis", 0)}}, kTiercelDomain));
+     }},
+    {"GatherElements", "", [](GradContext& c) {
+       c.set(0, c.w.op("ScatterElements", {zeros_like(c, c.x(0)), c.x(1), c.dy()},
+                       {{"axis", c.node.attr_int("axis", 0)}, {"reduction", std::string("add")}}));
+     }},
+    {"GatherND", "", [](GradContext& c) {
+       c.check(c.node.attr_int("batch_dims", 0) == 0, "batch_dims has none");
+       c.set(0, c.w.op("ScatterND", {zeros_like(c, c.x(0)), c.x(1), c.dy()}, {{"reduction", std::string("add")}}));
+     }},
 });
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "kernels/pool/pool.h"
 #include "kernels/pool/reference.h"
+#include "ops/grad.h"
 #include "ops/registry.h"
 
 namespace tiercel {
@@ -71,6 +72,18 @@ const OpRegistration rows({
     {"GlobalMaxPool", "", 1, infer, prepare<Pool::kMax>, nullptr, kAnyLayout},
     {"GlobalLpPool", "", 1, infer, prepare<Pool::kLp>},
 });
+
+void grad_mean(GradContext& c) {
+  const DType t = c.w.dtype(c.x(0));
+  c.set(0, c.w.expand_like(c.w.mul(c.dy(), c.w.div(c.w.count_of(c.y(), t), c.w.count_of(c.x(0), t))), c.x(0)));
+}
+void grad_max(GradContext& c) {  // equal ones share
+  GraphWriter& w = c.w;
+  Value* const mask = w.op("Cast", {w.op("Equal", {c.x(0), c.y()})}, {{"to", static_cast<int64_t>(w.dtype(c.y()))}});
+  c.set(0, w.mul(mask, w.div(c.dy(), w.op("SumTo", {mask, w.shape_of(c.y())}, {}, kTiercelDomain))));
+}
+
+const GradRegistration grads({{"GlobalAveragePool", "", grad_mean}, {"GlobalMaxPool", "", grad_max}});
 
 }  // namespace
 }  // namespace tiercel

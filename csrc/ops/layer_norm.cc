@@ -6,6 +6,7 @@
 // Attributes axis (-1: the first of the normalised axes) and epsilon.
 #include "kernels/norm/norm.h"
 
+#include "ops/grad.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -243,6 +244,20 @@ const OpRegistration rows({
     {"RMSNormalization", kTiercelDomain, 1, infer<kTiercelRms>, half_as_float<prepare<kTiercelRms>>},
     {"SkipLayerNormalization", kTiercelDomain, 1, infer<kTiercelSkip>, half_as_float<prepare<kTiercelSkip>>},
     {"SkipRMSNormalization", kTiercelDomain, 1, infer<kTiercelSkipRms>, half_as_float<prepare<kTiercelSkipRms>>},
+});
+
+template <Form form> void grad(GradContext& c) {
+  c.check(!c.dy(1) && !c.dy(2), "that of the mean and the deviation is not there");
+  const std::vector<Value*> d = c.w.ops("LayerNormGrad", {c.dy(), c.x(0), c.x(form.scale)}, 3,
+                                        {{"axis", c.node.attr_int("axis", -1)}, {"epsilon", c.node.attr_float("epsilon", form.epsilon)},
+                                         {"rms", int64_t{form.rms}}}, kTiercelDomain);
+  c.set(0, d[0]);
+  c.set(form.scale, d[1]);
+  if (form.bias >= 0) c.set(form.bias, d[2]);
+}
+
+const GradRegistration grads({
+    {"LayerNormalization", "", grad<kLayerNorm>}, {"RMSNormalization", "", grad<kRmsNorm>}, {"SimplifiedLayerNormalization", "", grad<kSimplified>},
 });
 
 }  // namespace

@@ -2,6 +2,7 @@
 // reflect (the edge not repeated), edge, wrap.
 #include "base/available_memory.h"
 #include "base/float_formats.h"
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -146,6 +147,25 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Pad", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
+
+// The part of dy that lies over the input: padding taken away again, and back where it was negative.
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  c.check(c.node.attr_string("mode", "constant") == "constant", "mode ", c.node.attr_string("mode", ""), " has none");
+  c.check(!c.wants(2), "that of the constant is not there");
+  Value* pads;
+  if (c.node.opset < 11) {
+    std::vector<int64_t> list = c.node.attr_ints(c.node.opset < 2 ? "paddings" : "pads");
+    for (int64_t& p : list) p = -p;
+    pads = w.ints(list);
+  } else {
+    pads = w.neg(c.x(1));
+  }
+  std::vector<Value*> in{c.dy(), pads};
+  if (c.node.opset >= 11 && c.x(3)) in.insert(in.end(), {nullptr, c.x(3)});
+  c.set(0, w.op("Pad", in));
+}
+const GradRegistration grads({{"Pad", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

@@ -3,6 +3,7 @@
 
 #include "kernels/pool/pool.h"
 #include "kernels/pool/reference.h"
+#include "ops/grad.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 
@@ -195,6 +196,25 @@ const OpRegistration rows({
     {"AveragePool", "", 1, infer<Pool::kMean>, prepare<Pool::kMean>, nullptr, kAnyLayout},
     {"LpPool", "", 1, infer<Pool::kLp>, prepare<Pool::kLp>},
     {"MaxUnpool", "", 9, infer_unpool, prepare_unpool},
+});
+
+// ---- Gradients ----------------------------------------------------------------------------------------------------------
+
+AttributeList window_attributes(const Node& node) {
+  AttributeList list;
+  for (const char* key : {"kernel_shape", "strides", "dilations", "pads"})
+    if (node.has(key)) list.emplace_back(key, node.attr_ints(key));
+  for (const char* key : {"ceil_mode", "count_include_pad"})
+    if (node.has(key)) list.emplace_back(key, node.attr_int(key, 0));
+  if (node.has("auto_pad")) list.emplace_back("auto_pad", node.attr_string("auto_pad", ""));
+  return list;
+}
+
+const GradRegistration grads({
+    {"MaxPool", "", [](GradContext& c) { c.set(0, c.w.op("MaxPoolGrad", {c.dy(), c.x(0)}, window_attributes(c.node), kTiercelDomain)); }},
+    {"AveragePool", "", [](GradContext& c) {
+       c.set(0, c.w.op("AveragePoolGrad", {c.dy(), c.w.shape_of(c.x(0))}, window_attributes(c.node), kTiercelDomain));
+     }},
 });
 
 }  // namespace

@@ -1,5 +1,7 @@
 // Slice: x[start:end:step] along each given axis, as numpy has it.
+#include "ops/grad.h"
 #include "ops/movement.h"
+#include "ops/slice.h"
 
 namespace tiercel {
 namespace {
@@ -24,6 +26,9 @@ struct Spec {
   std::optional<std::vector<int64_t>> axes;
 };
 
+// Below opset 10 the numbers are attributes.
+bool is_old(const Node& node) { return node.domain.empty() && node.opset < 10; }
+
 // "From the far end" is often spelt INT64_MIN, which must not be taken for a symbol.
 std::vector<Dim> numbers(std::vector<int64_t> v) {
   for (int64_t& x : v) x = std::max(x, INT64_MIN / 2);
@@ -37,7 +42,7 @@ template <class Context> Spec spec_of(const Context& ctx) {
     if (const Tensor* t = ctx.constant(i)) return numbers(t->ints());
     return ctx.ints(i);
   };
-  if (ctx.node.opset < 10) {
+  if (is_old(ctx.node)) {
     s.starts = numbers(ctx.node.attr_ints("starts"));
     s.ends = numbers(ctx.node.attr_ints("ends"));
     if (ctx.node.has("axes")) axes = ctx.node.attr_ints("axes");
@@ -47,8 +52,8 @@ template <class Context> Spec spec_of(const Context& ctx) {
     if (ctx.has_input(3)) axes = ints(3);
     if (ctx.has_input(4)) s.steps = ints(4);
   }
-  const bool has_axes = ctx.node.opset < 10 ? ctx.node.has("axes") : ctx.has_input(3);
-  const bool has_steps = ctx.node.opset >= 10 && ctx.has_input(4);
+  const bool has_axes = is_old(ctx.node) ? ctx.node.has("axes") : ctx.has_input(3);
+  const bool has_steps = !is_old(ctx.node) && ctx.has_input(4);
   const size_t n = s.starts ? s.starts->size() : s.ends ? s.ends->size() : 0;
   if (!has_axes && (s.starts || s.ends)) {
     axes.emplace();
@@ -61,7 +66,7 @@ template <class Context> Spec spec_of(const Context& ctx) {
 
 void infer(InferContext& ctx) {
   ctx.input(0);
-  if (ctx.node.opset >= 10) { ctx.input(1); ctx.input(2); }
+  if (!is_old(ctx.node)) { ctx.input(1); ctx.input(2); }
   else ctx.check(ctx.node.has("starts") && ctx.node.has("ends"), "attributes 'starts' and 'ends' are required");
   const DType dtype = ctx.dtype(0);
   if (!ctx.ranked(0)) return ctx.set_output(0, Type::tensor(dtype));
@@ -103,28 +108,43 @@ void infer(InferContext& ctx) {
 }
 
 void prepare(PrepareContext& ctx) {
-  const Shape &shape = ctx.shape(0), &out = ctx.out_shape(0);
-  const Spec spec = spec_of(ctx);
-  if (!spec.starts || !spec.ends || !spec.axes || !spec.steps) ctx.fail("starts, ends, axes and steps should be known by now");
-  const Strides in_strides = strides_of(shape), out_strides = strides_of(out);
+  const SliceWalk walk = slice_walk(ctx, ctx.shape(0), ctx.out_shape(0));
+  if (walk.whole) return ctx.alias(0, 0);
   const Element e(ctx.dtype(0));
-  std::vector<StridedCopy::Axis> axes;
-  for (int i = 0; i < shape.rank(); ++i) axes.push_back({out[i], in_strides[static_cast<size_t>(i)], out_strides[static_cast<size_t>(i)]});
-  int64_t first = 0;
-  bool whole = out == shape;
-  for (size_t i = 0; i < spec.axes->size(); ++i) {
-    const int axis = normalize_axis((*spec.axes)[i], shape.rank());
-    const Cut cut = cut_of(shape[axis], (*spec.starts)[i], (*spec.ends)[i], (*spec.steps)[i]);
-    if (cut.length) first += cut.start * in_strides[static_cast<size_t>(axis)];
-    if (cut.length > 1) axes[static_cast<size_t>(axis)].in *= cut.step;
-    whole = whole && (cut.step == 1 || cut.length <= 1);
-  }
-  if (whole) return ctx.alias(0, 0);
   move_cost(ctx);
-  ctx.run([=, copy = StridedCopy(e, axes)](const Args& a, Worker& w) { copy.run(offset(a.in(0), first, e), a.out(0), w); });
+  ctx.run([=, first = walk.first, copy = StridedCopy(e, walk.axes)](const Args& a, Worker& w) { copy.run(offset(a.in(0), first, e), a.out(0), w); });
 }
 
 const OpRegistration rows({{"Slice", "", 1, infer, sub_byte<prepare>}});
 
+void grad(GradContext& c) {
+  std::vector<Value*> in{c.dy(), c.x(1), c.x(2), c.x(3), c.x(4)};
+  if (is_old(c.node)) {
+    in = {c.dy(), c.w.ints(c.node.attr_ints("starts")), c.w.ints(c.node.attr_ints("ends")), nullptr, nullptr};
+    if (c.node.has("axes")) in[3] = c.w.ints(c.node.attr_ints("axes"));
+  }
+  in.push_back(c.w.shape_of(c.x(0)));
+  c.set(0, c.w.op("SliceGrad", in, {}, kTiercelDomain));
+}
+const GradRegistration grads({{"Slice", "", grad}});
+
 }  // namespace
+
+SliceWalk slice_walk(const PrepareContext& ctx, const Shape& shape, const Shape& out) {
+  const Spec spec = spec_of(ctx);
+  if (!spec.starts || !spec.ends || !spec.axes || !spec.steps) ctx.fail("starts, ends, axes and steps should be known by now");
+  const Strides in_strides = strides_of(shape), out_strides = strides_of(out);
+  SliceWalk walk;
+  for (int i = 0; i < shape.rank(); ++i) walk.axes.push_back({out[i], in_strides[static_cast<size_t>(i)], out_strides[static_cast<size_t>(i)]});
+  walk.whole = out == shape;
+  for (size_t i = 0; i < spec.axes->size(); ++i) {
+    const int axis = normalize_axis((*spec.axes)[i], shape.rank());
+    const Cut cut = cut_of(shape[axis], (*spec.starts)[i], (*spec.ends)[i], (*spec.steps)[i]);
+    if (cut.length) walk.first += cut.start * in_strides[static_cast<size_t>(axis)];
+    if (cut.length > 1) walk.axes[static_cast<size_t>(axis)].in *= cut.step;
+    walk.whole = walk.whole && (cut.step == 1 || cut.length <= 1);
+  }
+  return walk;
+}
+
 }  // namespace tiercel

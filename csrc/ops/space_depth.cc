@@ -1,4 +1,5 @@
 // DepthToSpace and SpaceToDepth: blocks of pixels to and from channels.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -73,6 +74,21 @@ void prepare_space_to_depth(PrepareContext& ctx) {
 const OpRegistration rows({
     {"DepthToSpace", "", 1, infer_depth_to_space, sub_byte<prepare_depth_to_space>},
     {"SpaceToDepth", "", 1, infer_space_to_depth, sub_byte<prepare_space_to_depth>},
+});
+
+void grad_depth_to_space(GradContext& c) {
+  GraphWriter& w = c.w;
+  const int64_t size = c.node.attr_int("blocksize", 1);
+  Value* const packed = w.op("SpaceToDepth", {c.dy()}, {{"blocksize", size}});
+  if (c.node.attr_string("mode", "DCR") == "DCR") return c.set(0, packed);
+  const auto extents = [&](int64_t from, int64_t to) { return w.op("Shape", {packed}, {{"start", from}, {"end", to}}); };
+  Value* const apart = w.op("Concat", {extents(0, 1), w.ints({size * size, -1}), extents(2, 4)}, {{"axis", int64_t{0}}});
+  Value* const v = w.op("Transpose", {w.op("Reshape", {packed, apart})}, {{"perm", std::vector<int64_t>{0, 2, 1, 3, 4}}});
+  c.set(0, w.reshape_like(v, c.x(0)));
+}
+const GradRegistration grads({
+    {"DepthToSpace", "", grad_depth_to_space},
+    {"SpaceToDepth", "", [](GradContext& c) { c.set(0, c.w.op("DepthToSpace", {c.dy()}, {{"blocksize", c.node.attr_int("blocksize", 1)}})); }},
 });
 
 }  // namespace

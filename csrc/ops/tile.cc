@@ -1,4 +1,5 @@
 // Tile: the input repeated along each axis. Opset 6: repeats, an extent for each axis; opset 1: tiles along one axis.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -64,6 +65,21 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Tile", "", 1, infer, sub_byte<prepare>}});
+
+// [r0 d0, r1 d1, ...] is [r0, d0, r1, d1, ...], summed over the repeats.
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  c.check(c.node.opset >= 6, "opset ", c.node.opset, " has none");
+  const int rank = c.rank(c.x(0));
+  if (rank == 0) return c.set(0, c.dy());
+  std::vector<int64_t> even;
+  for (int i = 0; i < rank; ++i) even.push_back(2 * i);
+  const auto column = [&](Value* v) { return w.op("Unsqueeze", {v, w.ints({1})}); };
+  Value* const pairs = w.op("Concat", {column(c.x(1)), column(w.shape_of(c.x(0)))}, {{"axis", int64_t{1}}});
+  Value* const split = w.op("Reshape", {c.dy(), w.op("Reshape", {pairs, w.ints({-1})})}, {{"allowzero", int64_t{1}}});
+  c.set(0, w.reshape_like(w.op("ReduceSum", {split, w.ints(even)}, {{"keepdims", int64_t{0}}}), c.x(0)));
+}
+const GradRegistration grads({{"Tile", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

@@ -2,6 +2,7 @@
 #include <bit>
 #include <memory>
 
+#include "ops/grad.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -135,6 +136,12 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"TopK", "", 1, infer, half_as_float<prepare>}});
+
+const GradRegistration grads({{"TopK", "", [](GradContext& c) {
+  if (!c.dy(0)) return;
+  Value* const zeros = c.w.expand_like(c.w.scalar_like(0, c.x(0)), c.x(0));
+  c.set(0, c.w.op("ScatterElements", {zeros, c.made_output(1), c.dy(0)}, {{"axis", c.node.attr_int("axis", -1)}, {"reduction", std::string("add")}}));
+}}});
 
 }  // namespace
 }  // namespace tiercel

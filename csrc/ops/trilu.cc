@@ -1,4 +1,5 @@
 // Trilu: the upper or lower triangle of each matrix from diagonal k on, zeros elsewhere.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -40,6 +41,12 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Trilu", "", 14, infer, sub_byte<prepare>}});
+
+const GradRegistration grads({{"Trilu", "", [](GradContext& c) {
+  std::vector<Value*> in{c.dy()};
+  if (c.x(1)) in.push_back(c.x(1));
+  c.set(0, c.w.op("Trilu", in, {{"upper", c.node.attr_int("upper", 1)}}));
+}}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,0 +1,126 @@
+// What goes back through a pool, from the attributes of the forward; up to three spatial axes. A plane of an image is one thread's.
+//   ai.tiercel.MaxPoolGrad (dy, x)            to the first of the largest pixels of each window
+//   ai.tiercel.AveragePoolGrad (dy, shape)    to all pixels of each window alike; `shape` is that of x
+#include "ops/numeric.h"
+#include "ops/window.h"
+
+namespace tiercel {
+namespace {
+
+struct Extents {
+  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
+  int64_t planes, in_plane, out_plane;
+  bool count_padding;
+
+  Extents(PrepareContext& ctx, const Shape& x, const Shape& dy) {
+    if (x.rank() < 3 || x.rank() > 5 || dy.rank() != x.rank()) ctx.fail("pools of one to three spatial axes have gradients, x has rank ", x.rank());
+    Window w = window_of(ctx.node, x.rank() - 2);
+    for (int to = 0; to < 3; ++to) {
+      const int a = to - (3 - w.rank);
+      const size_t i = static_cast<size_t>(std::max(a, 0));
+      if (a >= 0 && w.slide(a, x[2 + a]) != dy[2 + a]) ctx.fail("dy ", dy.str(), " is not of this pool");
+      in[to] = a < 0 ? 1 : x[2 + a];
+      out[to] = a < 0 ? 1 : dy[2 + a];
+      kernel[to] = a < 0 ? 1 : w.kernel[i];
+      stride[to] = a < 0 ? 1 : w.stride[i];
+      dilation[to] = a < 0 ? 1 : w.dilation[i];
+      begin[to] = a < 0 ? 0 : w.begin[i];
+      end[to] = a < 0 ? 0 : w.end[i];
+    }
+    planes = x[0] * x[1];
+    in_plane = in[0] * in[1] * in[2];
+    out_plane = out[0] * out[1] * out[2];
+    count_padding = ctx.node.attr_int("count_include_pad", 0) != 0;
+  }
+
+  // Taps [first, last) of axis a at output pixel o lie inside; `counted`: those that a mean with padding counts.
+  struct Taps { int64_t from, first, last, counted; };
+  Taps taps(int a, int64_t o) const {
+    Taps t;
+    t.from = o * stride[a] - begin[a];
+    const auto below = [&](int64_t limit) { return limit <= t.from ? 0 : std::min(ceil_div(limit - t.from, dilation[a]), kernel[a]); };
+    t.first = t.from >= 0 ? 0 : ceil_div(-t.from, dilation[a]);
+    t.last = std::max(below(in[a]), t.first);
+    t.counted = below(in[a] + end[a]);
+    return t;
+  }
+
+  // f(output pixel, the taps of the three axes)
+  template <class F> void for_windows(F f) const {
+    int64_t i = 0;
+    for (int64_t d = 0; d < out[0]; ++d) {
+      const Taps a = taps(0, d);
+      for (int64_t h = 0; h < out[1]; ++h) {
+        const Taps b = taps(1, h);
+        for (int64_t w = 0; w < out[2]; ++w) f(i++, a, b, taps(2, w));
+      }
+    }
+  }
+  // f(input pixel)
+  template <class F> void for_pixels(const Taps& a, const Taps& b, const Taps& c, F f) const {
+    for (int64_t i = a.first; i < a.last; ++i)
+      for (int64_t j = b.first; j < b.last; ++j) {
+        const int64_t row = ((a.from + i * dilation[0]) * in[1] + b.from + j * dilation[1]) * in[2] + c.from;
+        for (int64_t k = c.first; k < c.last; ++k) f(row + k * dilation[2]);
+      }
+  }
+};
+
+template <class T> void max_plane(const Extents& e, const T* dy, const T* x, T* dx) {
+  std::fill_n(dx, e.in_plane, T(0));
+  e.for_windows([&](int64_t o, const auto& a, const auto& b, const auto& c) {
+    int64_t best = -1;
+    e.for_pixels(a, b, c, [&](int64_t i) {
+      if (best < 0 || x[i] > x[best] || (std::isnan(x[i]) && !std::isnan(x[best]))) best = i;
+    });
+    if (best >= 0) dx[best] += dy[o];
+  });
+}
+
+template <class T> void mean_plane(const Extents& e, const T* dy, T* dx) {
+  std::fill_n(dx, e.in_plane, T(0));
+  e.for_windows([&](int64_t o, const auto& a, const auto& b, const auto& c) {
+    const int64_t count = e.count_padding ? a.counted * b.counted * c.counted : (a.last - a.first) * (b.last - b.first) * (c.last - c.first);
+    const T each = dy[o] / static_cast<T>(count);
+    e.for_pixels(a, b, c, [&](int64_t i) { dx[i] += each; });
+  });
+}
+
+template <bool kMax> void infer(InferContext& ctx) {
+  check_real(ctx, 0);
+  if (kMax) {
+    ctx.check(ctx.dtype(1) == ctx.dtype(0), "dy and x should have one type");
+    return ctx.set_output(0, ctx.type(1));
+  }
+  ctx.check(ctx.dtype(1) == DType::kInt64, "the shape should be int64");
+  const auto ints = ctx.ints(1);
+  ctx.set_output(0, ints ? Type::tensor(ctx.dtype(0), Shape{std::span<const Dim>(*ints)}) : Type::tensor(ctx.dtype(0)));
+}
+
+template <class T, bool kMax> void make(PrepareContext& ctx) {
+  const Extents e(ctx, ctx.out_shape(0), ctx.shape(0));
+  ctx.run([=](const Args& a, Worker& w) {
+    w.parallel_for(e.planes, grain_for(4 * e.in_plane), [&](int64_t b, int64_t end) {
+      for (int64_t p = b; p < end; ++p) {
+        const T* dy = a.in<T>(0) + p * e.out_plane;
+        T* dx = a.out<T>(0) + p * e.in_plane;
+        if constexpr (kMax) max_plane(e, dy, a.in<T>(1) + p * e.in_plane, dx);
+        else mean_plane(e, dy, dx);
+      }
+    });
+  });
+  ctx.cost(10 * static_cast<double>(e.planes * (e.in_plane + e.out_plane)), 12 * static_cast<double>(e.planes * e.in_plane));
+}
+
+template <bool kMax> void prepare(PrepareContext& ctx) {
+  if (ctx.dtype(0) == DType::kDouble) make<double, kMax>(ctx);
+  else make<float, kMax>(ctx);
+}
+
+const OpRegistration rows({
+    {"MaxPoolGrad", kTiercelDomain, 1, infer<true>, half_as_float<prepare<true>>},
+    {"AveragePoolGrad", kTiercelDomain, 1, infer<false>, half_as_float<prepare<false>>},
+});
+
+}  // namespace
+}  // namespace tiercel
