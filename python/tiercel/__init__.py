@@ -38,6 +38,7 @@ from tiercel.providers import get_all_providers, get_available_providers, get_de
 from tiercel.session import InferenceSession, ModelMetadata, NodeArg
 
 if TYPE_CHECKING:
+    from tiercel import training
     from tiercel.binding import IOBinding, SessionIOBinding
     from tiercel.compat import install_as_onnxruntime
     from tiercel.devices import (
@@ -59,12 +60,15 @@ if TYPE_CHECKING:
         register_execution_provider_library,
         unregister_execution_provider_library,
     )
+    from tiercel.training import gradient
     from tiercel.values import OrtValue, OrtValueVector, copy_tensors
 
 __version__: str = _core.__version__
 
 # Imported when first used.
 _LAZY = {
+    "gradient": "tiercel.training",
+    "training": "",
     "IOBinding": "tiercel.binding",
     "OrtAllocatorType": "tiercel.devices",
     "OrtArenaCfg": "tiercel.devices",
@@ -96,7 +100,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tiercel' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_LAZY[name]), name)
+    module = _LAZY[name]
+    value = getattr(import_module(module), name) if module else import_module(f"tiercel.{name}")
     globals()[name] = value
     return value
 
