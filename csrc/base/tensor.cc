@@ -60,13 +60,13 @@ Tensor Tensor::deferred(DType dtype, const Shape& shape, const void* bytes, Buff
 }
 
 namespace {
-// Copies bytes out of a file map, giving its pages back on the way: the copy and its source are never both in memory.
-void take_bytes(const Tensor::Source& from, void* to, size_t n) {
-  constexpr size_t kStep = size_t{4} << 20;
-  for (size_t i = 0; i < n; i += kStep) {
-    const size_t step = std::min(kStep, n - i);
+// Bytes [begin, begin + size) out of a file map, giving its pages back on the way: the copy and its source are never both in memory.
+void take_bytes(const Tensor::Source& from, void* to, int64_t begin, int64_t size) {
+  constexpr int64_t kStep = int64_t{4} << 20;
+  for (int64_t i = begin; i < begin + size; i += kStep) {
+    const auto step = static_cast<size_t>(std::min(kStep, begin + size - i));
     const char* source = static_cast<const char*>(from.data) + i;
-    std::memcpy(static_cast<char*>(to) + i, source, step);
+    std::memcpy(static_cast<char*>(to) + (i - begin), source, step);
     release_pages(from.owner, source, step);
   }
 }
@@ -76,16 +76,24 @@ void* Tensor::materialise() const {
   auto* d = static_cast<Deferred*>(static_cast<Source*>(data_));
   std::call_once(d->once, [&] {
     d->copy = allocate(static_cast<size_t>(bytes()));
-    take_bytes(*d, d->copy.get(), static_cast<size_t>(bytes()));
+    take_bytes(*d, d->copy.get(), 0, bytes());
   });
   return d->copy.get();
 }
 
-Tensor Tensor::transient() const {
+Tensor Tensor::transient(const Split& split) const {
+  constexpr int64_t kPart = int64_t{512} << 10;
   if (!deferred_ || static_cast<Deferred*>(static_cast<Source*>(data_))->copy) return *this;
   Tensor t(dtype_, shape_, layout_);
-  if (const size_t n = static_cast<size_t>(bytes())) take_bytes(deferred_bytes(), t.data(), n);
+  const auto take = [&](int64_t begin, int64_t end) { take_bytes(deferred_bytes(), static_cast<char*>(t.data()) + begin, begin, end - begin); };
+  if (split) split(bytes(), kPart, take);
+  else take(0, bytes());
   return t;
+}
+
+void Tensor::read(int64_t begin, int64_t size, void* to) const {
+  const bool in_place = deferred_ && !static_cast<Deferred*>(static_cast<Source*>(data_))->copy;
+  std::memcpy(to, static_cast<const char*>(in_place ? deferred_bytes().data : data()) + begin, static_cast<size_t>(size));
 }
 
 std::vector<int64_t> Tensor::ints() const {

@@ -1,6 +1,7 @@
 // Tensor: a typed, shaped, contiguous (row-major) block of shared memory.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -56,8 +57,12 @@ class Tensor {
     t.layout_ = layout;
     return t;
   }
-  // This tensor, or an aligned copy of a deferred one that is not kept: for reading the data once.
-  Tensor transient() const;
+  // This tensor, or an aligned copy of a deferred one that is not kept: for reading the data once. `split` runs f(begin, end) on chunks that
+  // cover [0, n), on several threads maybe.
+  using Split = std::function<void(int64_t n, int64_t grain, const std::function<void(int64_t begin, int64_t end)>& f)>;
+  Tensor transient(const Split& split = {}) const;
+  // Copies `size` bytes from byte `begin` on, of a deferred tensor too, which stays one.
+  void read(int64_t begin, int64_t size, void* to) const;
   // Where a deferred tensor's bytes come from.
   struct Source { const void* data; Buffer owner; };
   bool is_deferred() const { return deferred_; }

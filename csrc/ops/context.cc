@@ -74,8 +74,10 @@ Buffer PrepareContext::pack(int i, const std::string& key, const std::function<B
   if (!t) raise(cat("input ", i, " should be a constant"));
   const Value* v = i < static_cast<int>(node.inputs.size()) ? node.inputs[i] : nullptr;
   if (!v || !v->is_constant()) return make(*t);  // folded in this Program alone
-  return packs_.get(v, key, [&] { return make(t->transient()); });
+  return packs_.get(v, key, [&] { return make(t->transient([this](int64_t n, int64_t grain, const auto& f) { split(n, grain, f); })); });
 }
+
+void PackCache::split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f) { Worker().parallel_for(n, grain, f); }
 
 const Tensor& EvalContext::tensor(int i) const {
   if (!has_input(i)) raise(cat("input ", i, " is required"));

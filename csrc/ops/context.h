@@ -115,6 +115,8 @@ class PackCache {
   virtual ~PackCache() = default;
   // The packing `key` of the constant `weight`, made by `pack` the first time. Thread-safe.
   virtual Buffer get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) = 0;
+  // f(begin, end) on chunks that cover [0, n), on all threads where there are some to spare.
+  virtual void split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f);
 };
 
 // ---- Preparation: all shapes known -------------------------------------------------------------------------------------
@@ -147,6 +149,8 @@ class PrepareContext {
   // The constant input `i` in the packing `key` (a name that says everything the layout depends on, such as
   // "gemm_b:n32"), made by `make` once a session. Keep the Buffer in the kernel.
   Buffer pack(int i, const std::string& key, const std::function<Buffer(const Tensor&)>& make) const;
+  // For `make`: f(begin, end) on chunks of at most `grain` that cover [0, n), on all threads.
+  void split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f) const { packs_.split(n, grain, f); }
 
   // The answer: exactly one of alias(0, i) for every output, or a kernel.
   void kernel(std::unique_ptr<Kernel> k) { kernel_ = std::move(k); }

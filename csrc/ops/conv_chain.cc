@@ -196,7 +196,7 @@ Stage make_stage(PrepareContext& ctx, const ConvProblem& p, int w, const Activat
   s.clamp = activation_clamp(activation, s.low, s.high);
   s.packed = ctx.pack(w, cat("conv:direct:blocked:g", p.groups), [&](const Tensor& t) {
     Buffer to = allocate_lasting(static_cast<size_t>(s.plan.packed) * sizeof(float));
-    for (int64_t i = 0; i < conv_pack_parts(s.plan); ++i) pack_conv(s.plan, t.as<float>(), static_cast<float*>(to.get()), i);
+    pack_constant(ctx, s.plan, t.as<float>(), static_cast<float*>(to.get()));
     return to;
   });
   s.bias.assign(static_cast<size_t>(s.out_blocks() * kConvBlock), 0.0f);

@@ -233,6 +233,14 @@ bool conv_is_direct(const ConvProblem& p) {
   return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.taps() < (1 << 24);
 }
 
+void pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w, float* packed) {
+  constexpr int64_t kFloats = 64 << 10;
+  const int64_t parts = conv_pack_parts(plan), part = std::max<int64_t>(1, plan.packed / std::max<int64_t>(parts, 1));
+  ctx.split(parts, std::max<int64_t>(1, kFloats / part), [&](int64_t i, int64_t end) {
+    for (; i < end; ++i) pack_conv(plan, w, packed, i);
+  });
+}
+
 int conv_pass(const ConvShape& shape, const ConvPanel& panel) {
   const int64_t block_bytes = int64_t{shape.taps} * kConvBlock * panel.panel * kConvBlock * 4;
   return block_bytes * panel.blocks > kLargePanel ? static_cast<int>(std::max<int64_t>(1, kPassBytes / std::max<int64_t>(block_bytes, 1))) : 0;
@@ -272,7 +280,7 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
                                  k->plan.algorithm == ConvAlgorithm::kGrouped ? ":permuted" : "");
     k->packed = ctx.pack(1, name, [&](const Tensor& w) {
       Buffer to = allocate_lasting(static_cast<size_t>(k->plan.packed) * sizeof(float));
-      for (int64_t i = 0; i < conv_pack_parts(k->plan); ++i) pack_conv(k->plan, w.as<float>(), static_cast<float*>(to.get()), i);
+      pack_constant(ctx, k->plan, w.as<float>(), static_cast<float*>(to.get()));
       return to;
     });
   } else {

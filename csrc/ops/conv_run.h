@@ -14,6 +14,9 @@ bool conv_is_direct(const ConvProblem& problem);
 // the packing of W depends on beside the problem's extents. X, residual and output may each be plain or blocked.
 void prepare_direct_conv(PrepareContext& ctx, ConvProblem problem, const Activation& activation, const std::string& key);
 
+// Packs a constant W on all threads: for the functions given to ctx.pack.
+void pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w, float* packed);
+
 // Input blocks of a pass over a panel, so that a pass's weights stay in L2 while pixels go by; 0: all of them.
 int conv_pass(const ConvShape& shape, const ConvPanel& panel);
 // Floats of the panel's weights worth fetching ahead, at most.

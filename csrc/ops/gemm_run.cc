@@ -11,6 +11,7 @@ namespace {
 
 // Rounds of 64 columns are whole panels on every ISA, so a plan does not depend on it.
 constexpr int64_t kColumnRound = 64, kRowRound = 6;
+constexpr int64_t kPackFloats = 64 << 10;  // of a weight that is packed on several threads, at a time
 
 // With few columns most of a register tile would be padding. Chosen by k and n alone: a row may not depend on its batch.
 bool few_columns(const GemmProblem& p) { return p.n <= 4 && p.k >= 32 && p.a_k == 1; }
@@ -63,10 +64,17 @@ GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem)
     packed_at_.push_back((std::lower_bound(offsets.begin(), offsets.end(), b.b) - offsets.begin()) * floats);
   const std::string key = cat(dot_ ? "gemm_dot:" : "gemm:", gemm().panel, ":", p_.k, "x", p_.n, ":", p_.b_k, ",", p_.b_col);
   packed_ = ctx.pack(input, key, [&](const Tensor& t) {
-    Buffer memory = allocate(static_cast<size_t>(std::max<int64_t>(floats * static_cast<int64_t>(offsets.size()), 1)) * 4);
-    float* to = static_cast<float*>(memory.get());
-    for (size_t i = 0; i < offsets.size(); ++i)
-      pack(t.as<float>() + offsets[i], 0, p_.n, to + static_cast<int64_t>(i) * floats);
+    Buffer memory = allocate_lasting(static_cast<size_t>(std::max<int64_t>(floats * static_cast<int64_t>(offsets.size()), 1)) * 4);
+    float* const to = static_cast<float*>(memory.get());
+    const float* const from = t.as<float>();
+    const int64_t rounds = ceil_div(p_.n, kColumnRound), grain = std::max<int64_t>(1, kPackFloats / std::max<int64_t>(p_.k * kColumnRound, 1));
+    ctx.split(rounds * static_cast<int64_t>(offsets.size()), grain, [&](int64_t i, int64_t end) {
+      while (i < end) {  // neighbouring columns of one matrix
+        const int64_t matrix = i / rounds, first = i % rounds, last = std::min(rounds, first + end - i);
+        pack(from + offsets[static_cast<size_t>(matrix)], first * kColumnRound, std::min(p_.n, last * kColumnRound), to + matrix * floats);
+        i += last - first;
+      }
+    });
     return memory;
   });
   plan();

@@ -48,18 +48,30 @@ class WinogradConv final : public Kernel {
   int64_t packed_matrix(int64_t width) const { return gemm_packed_floats(gemm(), depth, width); }
   int64_t panel_at(int64_t i) const { return shape.frequencies() * packed_matrix(panel_begin(i) * kBlock); }
 
-  Buffer pack(const Tensor& w) const {
-    const int64_t f = shape.frequencies();
-    Buffer memory = allocate_lasting(static_cast<size_t>(panel_at(panels())) * sizeof(float));
-    std::vector<float> u;
-    for (int64_t p = 0; p < panels(); ++p) {
-      const int64_t width = panel_width(p), first = panel_begin(p) * kBlock, outputs = std::min(width, problem.outputs - first);
-      u.assign(static_cast<size_t>(f * depth * width), 0.0f);
-      winograd().weights(shape.tile, w.as<float>() + first * problem.channels * 9, outputs, problem.channels, u.data(), depth * width, width);
-      for (int64_t i = 0; i < f; ++i)
-        gemm().pack_b(&u[static_cast<size_t>(i * depth * width)], width, 1, depth, width, 0, width,
-                      static_cast<float*>(memory.get()) + panel_at(p) + i * packed_matrix(width));
-    }
+  // The weights' frequencies go where pack_b would put them: see weight().
+  Buffer pack(const PrepareContext& ctx, const Tensor& w) const {
+    constexpr int64_t kFloats = 64 << 10;
+    const int64_t f = shape.frequencies(), floats = panel_at(panels()), wide = gemm().panel, step = std::min(kBlock, wide), steps = wide / step;
+    Buffer memory = allocate_lasting(static_cast<size_t>(floats) * sizeof(float));
+    float* const to = static_cast<float*>(memory.get());
+    const float* const from = w.as<float>();
+    struct Part { int64_t panel, start; };  // columns of a panel that lie together
+    std::vector<Part> parts;
+    for (int64_t p = 0; p < panels(); ++p)
+      for (int64_t start = 0; start < panel_width(p); start += wide) parts.push_back({p, start});
+    ctx.split(static_cast<int64_t>(parts.size()) * steps, std::max<int64_t>(1, kFloats / (f * depth * kBlock)), [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const auto [p, start] = parts[static_cast<size_t>(i / steps)];
+        const int64_t width = panel_width(p), columns = std::min(wide, width - start), at = i % steps * step;
+        if (at >= columns) continue;
+        const int64_t first = panel_begin(p) * kBlock + start + at, matrix = packed_matrix(width);
+        float* const u = to + panel_at(p) + depth * start + at;
+        const int64_t outputs = std::clamp<int64_t>(problem.outputs - first, 0, step);
+        if (outputs < step || depth > problem.channels)  // what the transform leaves out
+          for (int64_t row = 0; row < f * depth; ++row) std::fill_n(u + row / depth * matrix + row % depth * columns, step, 0.0f);
+        if (outputs) winograd().weights(shape.tile, from + first * problem.channels * 9, outputs, problem.channels, u, matrix, columns);
+      }
+    });
     return memory;
   }
 
@@ -269,7 +281,7 @@ void prepare_winograd_conv(PrepareContext& ctx, const ConvProblem& p, const Acti
   k->activation = activation;
   k->clamp = activation_clamp(activation, k->low, k->high);
   k->depth = round_up(p.channels, 2);
-  k->packed = ctx.pack(1, cat("winograd", tile, ":", gemm().panel), [&](const Tensor& w) { return k->pack(w); });
+  k->packed = ctx.pack(1, cat("winograd", tile, ":", gemm().panel), [&](const Tensor& w) { return k->pack(ctx, w); });
   k->bias.assign(static_cast<size_t>(blocks_of(p.outputs) * kBlock), 0.0f);
   if (const Tensor* b = ctx.constant(2)) std::copy_n(b->as<float>(), p.outputs, k->bias.begin());
   const int f = k->shape.frequencies();

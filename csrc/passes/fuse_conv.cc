@@ -4,6 +4,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/file_map.h"
 #include "ops/activation.h"
 #include "ops/registry.h"
 #include "passes/affine.h"
@@ -92,11 +93,14 @@ bool fold_affine(Graph& graph, Node* conv) {
     // Rows that share an output channel: W is [outputs, ...], transposed [channels, outputs / groups, ...].
     const int64_t row = transposed(conv) ? s.count(2, s.rank()) : s.count(1, s.rank());
     const int64_t out_group = transposed(conv) ? s[1] : n, in_group = transposed(conv) ? s[0] / conv->attr_int("group", 1) : 1;
-    for (int64_t i = 0; i < old.count(); ++i) {
-      const int64_t r = row ? i / row : 0;
+    float* to = scaled.as<float>();
+    for (int64_t r = 0, rows = row ? old.count() / row : 0; r < rows; ++r, to += row) {  // read in place, even from a file
       const int64_t oc = transposed(conv) ? r / out_group / in_group * out_group + r % out_group : r;
-      scaled.as<float>()[i] = static_cast<float>(old.as<float>()[i] * a->scale[static_cast<size_t>(oc)]);
+      const double factor = a->scale[static_cast<size_t>(oc)];
+      old.read(r * row * int64_t{sizeof(float)}, row * int64_t{sizeof(float)}, to);
+      for (int64_t i = 0; i < row; ++i) to[i] = static_cast<float>(to[i] * factor);
     }
+    release_pages(old);
     graph.set_input(conv, 1, new_constant(graph, std::move(scaled)));
   }
   Tensor bias(DType::kFloat, Shape{n});

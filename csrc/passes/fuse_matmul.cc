@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/file_map.h"
 #include "ops/activation.h"
 #include "ops/registry.h"
 #include "passes/affine.h"
@@ -107,11 +108,6 @@ Value* new_constant(Graph& graph, Tensor t) {
   return v;
 }
 
-bool all_finite(const Tensor& t) {
-  const float* const v = t.as<float>();
-  return std::all_of(v, v + t.count(), [](float x) { return std::isfinite(x); });
-}
-
 // A product whose B is a constant matrix that nobody else reads, whose bias is a constant vector along its columns, or none.
 struct Weighted {
   const Value *b, *bias;
@@ -133,19 +129,23 @@ std::optional<Weighted> weighted(const Node* product) {
 // B with rows and columns multiplied (an empty factor: left alone), in double.
 Tensor scaled(const Weighted& w, const std::vector<double>& rows, const std::vector<double>& columns) {
   Tensor t(DType::kFloat, w.b->type.shape);
-  const float* from = w.b->constant.as<float>();
+  const Tensor& b = w.b->constant;
+  const std::vector<double>&down = w.transposed ? columns : rows, &across = w.transposed ? rows : columns;
+  const int64_t height = w.transposed ? w.n : w.k, width = w.transposed ? w.k : w.n;
   float* to = t.as<float>();
-  for (int64_t i = 0; i < t.count(); ++i) {
-    const auto k = static_cast<size_t>(w.transposed ? i % w.k : i / w.n), n = static_cast<size_t>(w.transposed ? i / w.k : i % w.n);
-    to[i] = static_cast<float>(from[i] * (rows.empty() ? 1 : rows[k]) * (columns.empty() ? 1 : columns[n]));
+  for (int64_t i = 0; i < height; ++i, to += width) {  // read in place, even from a file
+    b.read(i * width * int64_t{sizeof(float)}, width * int64_t{sizeof(float)}, to);
+    const double factor = down.empty() ? 1 : down[static_cast<size_t>(i)];
+    for (int64_t j = 0; j < width; ++j) to[j] = static_cast<float>(to[j] * factor * (across.empty() ? 1 : across[static_cast<size_t>(j)]));
   }
+  release_pages(b);
   return t;
 }
 
 // The product with other constants, before `before`; nullptr where they are not finite: an infinity times the sum is not the sum of its
 // terms' infinities.
 Node* with_weights(Graph& graph, Node* product, Node* before, Tensor b, Tensor bias) {
-  if (!all_finite(b) || !all_finite(bias)) return nullptr;
+  if (!match::all_finite(b) || !match::all_finite(bias)) return nullptr;
   Node* const fused = fused_before(graph, product, before);
   if (!product->input(2)) fused->unset("beta");  // it scaled a C that was not there
   graph.set_input(fused, 1, new_constant(graph, std::move(b)));
@@ -240,7 +240,7 @@ Node* fold_column_scale(Graph& graph, Node* product) {
     bias = Tensor(DType::kFloat, w->bias->type.shape);
     for (int64_t j = 0; j < w->n; ++j) bias.as<float>()[j] = w->bias->constant.as<float>()[j] * f[j];
   }
-  if (!all_finite(b) || (w->bias && !all_finite(bias))) return nullptr;
+  if (!match::all_finite(b) || (w->bias && !match::all_finite(bias))) return nullptr;
   Node* const fused = fused_before(graph, product, mul);
   graph.set_input(fused, 1, new_constant(graph, std::move(b)));
   if (w->bias) graph.set_input(fused, 2, new_constant(graph, std::move(bias)));

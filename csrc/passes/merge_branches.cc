@@ -17,11 +17,6 @@ struct Branch {
   int64_t groups = 1;
 };
 
-bool finite(const Tensor& t) {
-  const float* const v = t.as<float>();
-  return std::all_of(v, v + t.count(), [](float x) { return std::isfinite(x); });
-}
-
 std::optional<Branch> branch_of(const Node* conv) {
   if (!conv->is("Conv") || conv->input(3) || conv->has("activation") || !conv->output()) return std::nullopt;
   const Value *const w = conv->inputs[1], *const b = conv->input(2);
@@ -44,7 +39,7 @@ std::optional<Branch> branch_of(const Node* conv) {
   r.end.assign(pads.begin() + static_cast<int64_t>(axes), pads.end());
   for (size_t a = 0; a < axes; ++a)
     if (r.dilation[a] != 1 && r.kernel[a] != 1) return std::nullopt;
-  if (s[0] == 0 || s[1] == 0 || !finite(w->constant)) return std::nullopt;
+  if (s[0] == 0 || s[1] == 0 || !match::all_finite(w->constant)) return std::nullopt;
   r.bias.assign(static_cast<size_t>(s[0]), 0);
   if (b) r.bias = b->constant.doubles();
   if (r.bias.size() != static_cast<size_t>(s[0])) return std::nullopt;
@@ -71,7 +66,7 @@ std::optional<Branch> branch_of(const Node* bn, const Branch& like) {
   std::fill_n(r.weights.as<float>(), r.weights.count(), 0.0f);
   for (int64_t c = 0; c < channels; ++c) r.weights.as<float>()[c * s[1] + c % s[1]] = static_cast<float>(a->scale[static_cast<size_t>(c)]);
   r.bias = a->shift;
-  return finite(r.weights) ? std::optional(std::move(r)) : std::nullopt;
+  return match::all_finite(r.weights) ? std::optional(std::move(r)) : std::nullopt;
 }
 
 // Adds the smaller kernel to the larger, where both look at the same pixels; false where they do not.
@@ -96,7 +91,7 @@ bool add_to(Branch& large, const Branch& small) {
     }
     sum.as<float>()[i / taps * all_taps + to] += small.weights.as<float>()[i];
   }
-  if (!finite(sum)) return false;
+  if (!match::all_finite(sum)) return false;
   large.weights = std::move(sum);
   for (size_t c = 0; c < large.bias.size(); ++c) large.bias[c] += small.bias[c];
   return true;

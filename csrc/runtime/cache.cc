@@ -4,6 +4,7 @@
 
 #include "base/available_memory.h"
 #include "base/file_map.h"
+#include "runtime/team.h"
 
 namespace tiercel {
 
@@ -21,6 +22,11 @@ Buffer SessionPacks::get(const Value* weight, const std::string& key, const std:
     bytes_ += allocated_bytes(entry->buffer);
   });
   return entry->buffer;
+}
+
+void SessionPacks::split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f) {
+  if (n <= grain) return PackCache::split(n, grain, f);
+  Team::run(threads_, [&](Worker& worker) { worker.parallel_for(n, grain, f); });
 }
 
 std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const InputKey> keys) {

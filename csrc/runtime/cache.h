@@ -14,11 +14,14 @@ namespace tiercel {
 // Packings of constants, made once each. A constant that lies in a file map gives its pages back once it is packed.
 class SessionPacks final : public PackCache {
  public:
+  explicit SessionPacks(int threads) : threads_(threads) {}
   Buffer get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) override;
+  void split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f) override;
   int64_t bytes() const { return bytes_; }
 
  private:
   struct Entry { std::once_flag once; Buffer buffer; };
+  const int threads_;
   ForkSafeMutex mutex_;
   std::map<std::pair<const Value*, std::string>, std::shared_ptr<Entry>> entries_;
   std::atomic<int64_t> bytes_{0};

@@ -15,8 +15,8 @@ namespace tiercel {
 
 class SessionImpl {
  public:
-  SessionImpl(Model m, SessionOptions o) : model(std::move(m)), options(std::move(o)) {
-    threads = options.threads > 0 ? std::min(options.threads, Team::max_threads()) : Team::max_threads();
+  SessionImpl(Model m, SessionOptions o)
+      : model(std::move(m)), options(std::move(o)), threads(options.threads > 0 ? std::min(options.threads, Team::max_threads()) : Team::max_threads()) {
     if (options.profile) profile = std::make_unique<ProfileSink>();
     if (const auto missing = unsupported(model); !missing.empty()) {
       std::string list;
@@ -57,9 +57,9 @@ class SessionImpl {
 
   Model model;
   SessionOptions options;
-  int threads = 1;
+  const int threads;
   std::vector<IoInfo> inputs, outputs;
-  SessionPacks packs;
+  SessionPacks packs{threads};
   std::unique_ptr<ProgramCache> main;
   ForkSafeMutex bodies_mutex;
   std::map<const Graph*, std::unique_ptr<ProgramCache>> bodies;
