@@ -55,11 +55,14 @@ std::optional<ActivationKind> activation_kind(std::string_view name) {
 }
 
 Activation activation_of(const Node& node, std::string_view prefix) {
-  const std::string name = node.attr_string(cat(prefix, "activation"), "");
+  std::string key(prefix);
+  key += "activation";
+  if (!node.has(key)) return {};
+  const std::string name = node.attr_string(key, "");
   if (name.empty()) return {};
   const auto kind = activation_kind(name);
   if (!kind) fail(Code::kInvalidGraph, node.label(), ": activation \"", name, "\" is not known");
-  return {*kind, node.attr_float(cat(prefix, "activation_alpha"), 0), node.attr_float(cat(prefix, "activation_beta"), 0)};
+  return {*kind, node.attr_float(key + "_alpha", 0), node.attr_float(key + "_beta", 0)};
 }
 
 void set_activation(Node& node, const Activation& a, std::string_view prefix) {

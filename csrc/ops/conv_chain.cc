@@ -194,7 +194,7 @@ Stage make_stage(PrepareContext& ctx, const ConvProblem& p, int w, const Activat
   s.plan = plan_conv(p, conv());
   s.activation = activation;
   s.clamp = activation_clamp(activation, s.low, s.high);
-  s.packed = ctx.pack(w, cat("conv:direct:blocked:g", p.groups), [&](const Tensor& t) {
+  s.packed = ctx.pack(w, "conv:direct:blocked:g" + std::to_string(p.groups), [&](const Tensor& t) {
     Buffer to = allocate_lasting(static_cast<size_t>(s.plan.packed) * sizeof(float));
     pack_constant(ctx, s.plan, t.as<float>(), static_cast<float*>(to.get()));
     return to;

@@ -276,8 +276,9 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
   int64_t floats = 0;
   auto reserve = [&](int64_t n) { return std::exchange(floats, floats + round_up(n, 16)); };
   if (ctx.constant(1)) {
-    const std::string name = cat("conv:", key, p.x_plain ? ":plain" : ":blocked", ":g", p.groups, p.transposed ? ":t" : "",
-                                 k->plan.algorithm == ConvAlgorithm::kGrouped ? ":permuted" : "");
+    std::string name = "conv:" + key + (p.x_plain ? ":plain:g" : ":blocked:g") + std::to_string(p.groups);
+    if (p.transposed) name += ":t";
+    if (k->plan.algorithm == ConvAlgorithm::kGrouped) name += ":permuted";
     k->packed = ctx.pack(1, name, [&](const Tensor& w) {
       Buffer to = allocate_lasting(static_cast<size_t>(k->plan.packed) * sizeof(float));
       pack_constant(ctx, k->plan, w.as<float>(), static_cast<float*>(to.get()));

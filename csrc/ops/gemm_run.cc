@@ -62,7 +62,8 @@ GemmRun::GemmRun(const PrepareContext& ctx, int input, GemmProblem problem)
   const int64_t floats = packed_floats();
   for (const GemmBatch& b : p_.batches)
     packed_at_.push_back((std::lower_bound(offsets.begin(), offsets.end(), b.b) - offsets.begin()) * floats);
-  const std::string key = cat(dot_ ? "gemm_dot:" : "gemm:", gemm().panel, ":", p_.k, "x", p_.n, ":", p_.b_k, ",", p_.b_col);
+  std::string key = dot_ ? "gemm_dot" : "gemm";
+  for (const int64_t v : {int64_t{gemm().panel}, p_.k, p_.n, p_.b_k, p_.b_col}) (key += ':') += std::to_string(v);
   packed_ = ctx.pack(input, key, [&](const Tensor& t) {
     Buffer memory = allocate_lasting(static_cast<size_t>(std::max<int64_t>(floats * static_cast<int64_t>(offsets.size()), 1)) * 4);
     float* const to = static_cast<float*>(memory.get());

@@ -281,7 +281,7 @@ void prepare_winograd_conv(PrepareContext& ctx, const ConvProblem& p, const Acti
   k->activation = activation;
   k->clamp = activation_clamp(activation, k->low, k->high);
   k->depth = round_up(p.channels, 2);
-  k->packed = ctx.pack(1, cat("winograd", tile, ":", gemm().panel), [&](const Tensor& w) { return k->pack(ctx, w); });
+  k->packed = ctx.pack(1, "winograd" + std::to_string(tile) + ":" + std::to_string(gemm().panel), [&](const Tensor& w) { return k->pack(ctx, w); });
   k->bias.assign(static_cast<size_t>(blocks_of(p.outputs) * kBlock), 0.0f);
   if (const Tensor* b = ctx.constant(2)) std::copy_n(b->as<float>(), p.outputs, k->bias.begin());
   const int f = k->shape.frequencies();

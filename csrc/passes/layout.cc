@@ -301,9 +301,8 @@ void allow_winograd(Graph& graph) {
     if (n->op_type != "Conv" || n->domain != kTiercelDomain || !blocked(n->output()) || !blocked(n->inputs[0])) continue;
     const Value* const w = n->inputs[1];
     if (!w->is_constant() || match::rank(w) != 4 || w->type.shape[2] != 3 || w->type.shape[3] != 3) continue;
-    const float* const v = w->constant.as<float>();
     // Transforms of an infinite weight would be NaN, which its sums are not.
-    if (std::all_of(v, v + w->constant.count(), [](float x) { return std::isfinite(x); })) n->set("winograd", int64_t{1});
+    if (match::all_finite(w->constant)) n->set("winograd", int64_t{1});
   }
 }
 

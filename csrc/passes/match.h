@@ -1,6 +1,5 @@
 // Small questions that rewrites ask of a graph. All general: constants are compared by value, scalars may have any rank.
 #pragma once
-#include <bit>
 #include <cmath>
 #include <initializer_list>
 #include <optional>
@@ -54,13 +53,19 @@ inline bool same_shape(const Value* a, const Value* b) {
 inline bool is_f32(const Value* v) { return v && v->type.is_tensor() && v->type.dtype == DType::kFloat; }
 inline int rank(const Value* v) { return v && v->type.ranked ? v->type.shape.rank() : -1; }
 
-// Has an f32 tensor neither infinities nor NaN?
+// Has an f32 tensor neither infinities nor NaN? Reads in place, even from a file.
 inline bool all_finite(const Tensor& t) {
-  const float* const v = t.as<float>();
+  constexpr int64_t kPart = 4096;
   constexpr uint32_t kExponent = 0x7f800000;
-  bool odd = false;
-  for (int64_t i = 0, n = t.count(); i < n; ++i) odd |= (std::bit_cast<uint32_t>(v[i]) & kExponent) == kExponent;
-  return !odd;
+  uint32_t part[kPart];
+  for (int64_t i = 0, n = t.count(); i < n; i += kPart) {
+    const int64_t m = n - i < kPart ? n - i : kPart;
+    t.read(4 * i, 4 * m, part);
+    bool odd = false;
+    for (int64_t j = 0; j < m; ++j) odd |= (part[j] & kExponent) == kExponent;
+    if (odd) return false;
+  }
+  return true;
 }
 
 // A constant's `n` elements along one axis and 1 elsewhere (a bias or scale per channel): is `v` such, with the axis counted

@@ -16,15 +16,12 @@ constexpr int64_t kFoldElements = 64 << 10;  // outputs of constant inputs up to
 
 class Builder {
  public:
-  Builder(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows, std::span<const InputKey> inputs, const BuildOptions& options)
-      : graph_(*graph), rows_(rows), options_(options), symbols_(graph->symbols()), program_(std::make_shared<Program>()), p_(*program_) {
+  Builder(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows, std::span<const InputKey> inputs, const BuildOptions& options,
+          BuildScratch& scratch)
+      : graph_(*graph), rows_(rows), options_(options), symbols_(graph->symbols()), program_(std::make_shared<Program>()), p_(*program_),
+        scratch_(scratch) {
     p_.graph = std::move(graph);
     p_.keys.assign(inputs.begin(), inputs.end());
-    infos_.resize(graph_.num_values());
-    p_.slots.resize(graph_.num_values());
-    group_.resize(graph_.num_values(), -1);
-    dropped_.resize(graph_.num_values());
-    groups_.reserve(graph_.num_values());
     p_.instructions.reserve(rows_.size());
   }
 
@@ -42,15 +39,7 @@ class Builder {
   }
 
  private:
-  // A set of slots that share memory.
-  struct Group {
-    Storage storage = Storage::kArena;
-    int index = -1;
-    int64_t bytes = 0;
-    int first = 0, last = -1;
-    int64_t offset = 0;
-    int64_t readers = 0;  // uses of its values by nodes that come later, and by the graph's outputs
-  };
+  using Group = BuildScratch::Group;
 
   int now() const { return static_cast<int>(p_.instructions.size()); }
 
@@ -66,24 +55,43 @@ class Builder {
 
   // `t` outlives the Program.
   void set_constant(const Value* v, const Tensor& t) {
-    Slot& s = p_.slots[v->id];
+    Slot& s = slots_[v->id];
     s.storage = Storage::kConstant;
     s.type = Type::tensor(t.dtype(), t.shape(), t.layout());
     s.constant = &t;
     infos_[v->id].type = s.type;
     infos_[v->id].constant = &t;
-    join(v, new_group(Storage::kConstant, -1, 0));
   }
-  void fold_into(const Value* v, Tensor t) { set_constant(v, p_.folded.emplace_back(std::move(t))); }
+  void fold_into(const Value* v, Tensor t) { set_constant(v, scratch_.folded.emplace_back(std::move(t))); }
+
+  void find_constants() {
+    slots_.resize(graph_.num_values());
+    infos_.resize(graph_.num_values());
+    for (int id = 0; id < graph_.num_values(); ++id) {
+      const Value* v = graph_.value(id);
+      if (v && v->is_constant()) set_constant(v, v->constant);
+      else if (v) scratch_.variables.push_back(id);
+    }
+  }
 
   void seed() {
-    for (int id = 0; id < graph_.num_values(); ++id)
-      if (const Value* v = graph_.value(id); v && v->is_constant()) set_constant(v, v->constant);
+    if (slots_.empty()) find_constants();
+    for (const int id : scratch_.variables) {
+      slots_[id] = Slot();
+      infos_[id].type = Type();
+      infos_[id].constant = nullptr;
+      infos_[id].ints.reset();
+    }
+    scratch_.folded.clear();
+    group_.assign(slots_.size(), -1);
+    dropped_.assign(slots_.size(), 0);
+    groups_.clear();
     for (size_t i = 0; i < graph_.inputs().size(); ++i) {
       const Value* v = graph_.inputs()[i];
       const InputKey& k = p_.keys[i];
-      Slot& s = p_.slots[v->id];
+      Slot& s = slots_[v->id];
       s.storage = Storage::kInput;
+      s.graph_input = true;
       s.index = static_cast<int>(i);
       s.type = k.kind == Kind::kTensor && !k.empty ? Type::tensor(k.dtype, k.shape) : v->type;
       if (!k.empty) s.type.kind = k.kind;  // an optional left empty stays one
@@ -102,7 +110,7 @@ class Builder {
     for (const Value* v : node.inputs) {
       in_.push_back(v ? &infos_[v->id] : nullptr);
       if (!v) continue;
-      const Slot& s = p_.slots[v->id];
+      const Slot& s = slots_[v->id];
       if (!infos_[v->id].type.static_shape()) dynamic = true;
       if (s.storage != Storage::kConstant) constant = false;
     }
@@ -181,7 +189,7 @@ class Builder {
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const Value* v = node.outputs[i];
       if (!v) continue;
-      Slot& s = p_.slots[v->id];
+      Slot& s = slots_[v->id];
       s.type = out_[i].type;
       infos_[v->id] = std::move(out_[i]);
     }
@@ -195,8 +203,8 @@ class Builder {
     for (auto [o, i] : ctx.inplace_) overwrite(node, o, i);
     for (auto [o, i] : ctx.updates_) update(node, ins, i);
     for (const Value* v : node.outputs) {
-      if (!v || group_[v->id] >= 0) continue;
-      Slot& s = p_.slots[v->id];
+      if (!v || group_[v->id] >= 0 || slots_[v->id].storage == Storage::kConstant) continue;
+      Slot& s = slots_[v->id];
       s.storage = Storage::kArena;
       join(v, new_group(Storage::kArena, -1, bytes(s.type)));
     }
@@ -212,12 +220,12 @@ class Builder {
   void alias(const Node& node, int o, int i) {
     const Value *to = node.outputs[o], *from = node.inputs[i];
     if (!to) return;
-    Slot &s = p_.slots[to->id], &f = p_.slots[from->id];
+    Slot &s = slots_[to->id], &f = slots_[from->id];
     s.storage = f.storage;
     s.index = f.index;
-    if (f.storage != Storage::kDynamic) join(to, group_[from->id]);
+    if (f.storage != Storage::kDynamic && f.storage != Storage::kConstant) join(to, group_[from->id]);
     if (f.storage == Storage::kConstant) {
-      s.constant = &p_.folded.emplace_back(infos_[from->id].constant->reshaped(s.type.shape));
+      s.constant = &scratch_.folded.emplace_back(infos_[from->id].constant->reshaped(s.type.shape));
       infos_[to->id].constant = s.constant;
     }
     if (f.storage == Storage::kDynamic) {  // a view of an object that another instruction makes: made by one as well
@@ -234,20 +242,20 @@ class Builder {
   // The output takes over the input's memory where nobody reads that afterwards.
   void overwrite(const Node& node, int o, int i) {
     const Value *to = node.outputs[o], *from = node.inputs[i];
-    if (!to || !from || group_[to->id] >= 0) return;
+    if (!to || !from || group_[to->id] >= 0 || slots_[to->id].storage == Storage::kConstant) return;
     const int g = group_[from->id];
-    if (groups_[g].storage != Storage::kArena || groups_[g].readers > 0) return;
-    if (groups_[g].bytes != bytes(p_.slots[to->id].type)) return;
+    if (g < 0 || groups_[g].storage != Storage::kArena || groups_[g].readers > 0) return;
+    if (groups_[g].bytes != bytes(slots_[to->id].type)) return;
     for (size_t k = 0; k < node.inputs.size(); ++k)  // another operand in the same memory
       if (static_cast<int>(k) != i && node.inputs[k] && group_[node.inputs[k]->id] == g) return;
-    p_.slots[to->id].storage = Storage::kArena;
+    slots_[to->id].storage = Storage::kArena;
     join(to, g);
   }
 
   // The node writes the memory of input i, which is the caller's: nobody may read that afterwards.
   void update(const Node& node, Instruction& ins, int i) {
     const Value* v = node.inputs[i];
-    if (!v || p_.slots[v->id].storage != Storage::kInput) return;
+    if (!v || slots_[v->id].storage != Storage::kInput) return;
     if (groups_[group_[v->id]].readers > 0) fail(Code::kInvalidGraph, node.label(), ": \"", v->name, "\" is read after its update");
     ins.updates = true;
   }
@@ -267,7 +275,7 @@ class Builder {
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const Value* v = node.outputs[i];
       if (!v) continue;
-      Slot& s = p_.slots[v->id];
+      Slot& s = slots_[v->id];
       if (!s.type.ranked) s.type = out_[i].type;
       if (infos_[v->id].type.dtype == DType::kUndefined) infos_[v->id] = std::move(out_[i]);
       s.storage = Storage::kDynamic;
@@ -290,15 +298,14 @@ class Builder {
       const Value* v = graph_.outputs()[i];
       Program::Output out{v->id};
       const int g = group_[v->id];
-      Group& group = groups_[g];
-      if (group.storage == Storage::kArena && !taken[g] && group.bytes == bytes(p_.slots[v->id].type)) {
-        group.storage = Storage::kOutput;
-        group.index = static_cast<int>(i);
+      if (g >= 0 && groups_[g].storage == Storage::kArena && !taken[g] && groups_[g].bytes == bytes(slots_[v->id].type)) {
+        groups_[g].storage = Storage::kOutput;
+        groups_[g].index = static_cast<int>(i);
         taken[g] = true;
       } else {
         out.copy = true;
       }
-      group.last = now();
+      if (g >= 0) groups_[g].last = now();
       p_.outputs.push_back(out);
     }
   }
@@ -319,7 +326,7 @@ class Builder {
     for (size_t id = 0; id < group_.size(); ++id)
       if (group_[id] >= 0) {
         const Group& group = groups_[group_[id]];
-        Slot& s = p_.slots[id];
+        Slot& s = slots_[id];
         if (s.storage == Storage::kArena && group.storage == Storage::kOutput) s.storage = Storage::kOutput;
         if (s.storage == Storage::kOutput) s.index = group.index;
         s.offset = group.offset;
@@ -344,7 +351,7 @@ class Builder {
       for (int k = 0; k < ins.num_inputs + ins.num_outputs; ++k) {
         const int id = p_.operands[ins.first_slot + k];
         if (id < 0) continue;
-        const Slot& s = p_.slots[id];
+        const Slot& s = slots_[id];
         const bool write = k >= ins.num_inputs;
         if (s.storage == Storage::kArena)
           list.push_back({0, s.offset, s.offset + groups_[group_[id]].bytes, write, ins.parallel});
@@ -372,7 +379,7 @@ class Builder {
 
   void finish() {
     // Dynamic values are released after their last reader.
-    std::vector<int> last(p_.slots.size(), -1);
+    std::vector<int> last(slots_.size(), -1);
     for (size_t n = 0; n < p_.instructions.size(); ++n) {
       const Instruction& ins = p_.instructions[n];
       for (int k = 0; k < ins.num_inputs + ins.num_outputs; ++k)
@@ -381,40 +388,67 @@ class Builder {
     for (const Program::Output& o : p_.outputs) last[o.slot] = -1;
     for (const Value* v : graph_.inputs()) last[v->id] = -1;
     for (size_t id = 0; id < last.size(); ++id)
-      if (last[id] >= 0 && p_.slots[id].storage == Storage::kDynamic)
+      if (last[id] >= 0 && slots_[id].storage == Storage::kDynamic)
         p_.instructions[last[id]].release.push_back(static_cast<int>(id));
     for (const Instruction& ins : p_.instructions) {
       p_.parallel |= ins.mode == Mode::kEval ? (ins.row->flags & kCollective) != 0 : ins.parallel;
       p_.open_cost |= ins.mode != Mode::kKernel;
     }
     p_.open_cost &= p_.estimated_us < kTeamUs;
-    for (size_t id = 0; id < p_.slots.size(); ++id) {
-      const Slot& s = p_.slots[id];
+    for (size_t id = 0; id < slots_.size(); ++id) {
+      const Slot& s = slots_[id];
       if (s.storage == Storage::kInput) p_.input_slots.emplace_back(static_cast<int>(id), s.index);
       if (s.storage == Storage::kOutput) p_.output_slots.emplace_back(static_cast<int>(id), s.index);
     }
     for (size_t i = 0; i < graph_.inputs().size(); ++i)
-      if (const int id = graph_.inputs()[i]->id; p_.slots[id].storage == Storage::kDynamic)
+      if (const int id = graph_.inputs()[i]->id; slots_[id].storage == Storage::kDynamic)
         p_.input_slots.emplace_back(id, static_cast<int>(i));
     // A constant that no kernel reads any more: each of its uses has packed it.
     for (const auto& [instruction, input] : unread_) p_.operands[p_.instructions[instruction].first_slot + input] = -1;
     for (size_t id = 0; id < dropped_.size(); ++id)
       if (const Value* v = graph_.value(static_cast<int>(id)); dropped_[id] && dropped_[id] == static_cast<int>(v->uses.size()) && !v->graph_output_uses)
         p_.droppable.push_back(v);
-    std::vector<bool> read(p_.slots.size(), false);
-    for (const int32_t id : p_.operands) if (id >= 0) read[id] = true;
-    for (const Program::Output& o : p_.outputs) read[o.slot] = true;
-    for (size_t id = 0; id < read.size(); ++id) {
-      if (!read[id]) p_.slots[id].constant = nullptr;
-      p_.slots[id].unaligned = p_.slots[id].constant && p_.slots[id].constant->is_deferred();
-      p_.dynamic |= p_.slots[id].storage == Storage::kDynamic;
+    keep_slots();
+    for (Slot& s : p_.slots) {
+      s.unaligned = s.constant && s.constant->is_deferred();
+      p_.dynamic |= s.storage == Storage::kDynamic;
     }
     for (size_t n = 0; n < p_.instructions.size(); ++n)
       for (int k = 0; k < p_.instructions[n].num_inputs; ++k)
-        if (const int id = p_.operands[p_.instructions[n].first_slot + k]; id >= 0 && p_.slots[id].unaligned)
-          p_.slots[id].unaligned = std::binary_search(unaligned_.begin(), unaligned_.end(), std::pair(static_cast<int>(n), k));
+        if (const int slot = p_.operands[p_.instructions[n].first_slot + k]; slot >= 0 && p_.slots[slot].unaligned)
+          p_.slots[slot].unaligned = std::binary_search(unaligned_.begin(), unaligned_.end(), std::pair(static_cast<int>(n), k));
     for (const Program::Output& o : p_.outputs) p_.slots[o.slot].unaligned = false;
     measure();
+  }
+
+  // The Program keeps the slots that an instruction or an output names, and the constants in them; until here they went by value id.
+  void keep_slots() {
+    std::vector<int32_t> place(slots_.size(), -1);
+    for (const int32_t id : p_.operands) if (id >= 0) place[id] = 0;
+    for (const Program::Output& o : p_.outputs) place[o.slot] = 0;
+    const auto folded = [&](size_t id) { return place[id] >= 0 && slots_[id].constant && !graph_.value(static_cast<int>(id))->is_constant(); };
+    size_t slots = 0, constants = 0;
+    for (size_t id = 0; id < place.size(); ++id) {
+      if (place[id] < 0) continue;
+      ++slots;
+      constants += folded(id);
+    }
+    p_.slots.reserve(slots);
+    p_.folded.reserve(constants);  // their addresses stay
+    for (size_t id = 0; id < place.size(); ++id) {
+      if (place[id] < 0) continue;
+      place[id] = static_cast<int32_t>(p_.slots.size());
+      Slot& s = p_.slots.emplace_back(slots_[id]);
+      if (folded(id)) s.constant = &p_.folded.emplace_back(*s.constant);
+    }
+    scratch_.folded.clear();
+    for (int32_t& id : p_.operands) if (id >= 0) id = place[id];
+    for (Program::Output& o : p_.outputs) o.slot = place[o.slot];
+    for (Instruction& ins : p_.instructions) for (int& id : ins.release) id = place[id];
+    for (auto* const list : {&p_.input_slots, &p_.output_slots}) {
+      std::erase_if(*list, [&](const auto& s) { return place[s.first] < 0; });
+      for (auto& s : *list) s.first = place[s.first];
+    }
   }
 
   void measure() {
@@ -432,13 +466,14 @@ class Builder {
   SymbolTable symbols_;          // of what the data decide
   std::shared_ptr<Program> program_;
   Program& p_;
-  std::vector<ValueInfo> infos_, out_;
-  std::vector<const ValueInfo*> in_;
-  std::vector<Group> groups_;
-  std::vector<int> group_;       // by value id, -1: none yet
+  BuildScratch& scratch_;
+  std::vector<Slot>& slots_ = scratch_.slots;
+  std::vector<ValueInfo>&infos_ = scratch_.infos, &out_ = scratch_.out;
+  std::vector<const ValueInfo*>& in_ = scratch_.in;
+  std::vector<Group>& groups_ = scratch_.groups;
+  std::vector<int>&group_ = scratch_.group, &dropped_ = scratch_.dropped;
   std::vector<int> workspaces_;  // groups
   std::vector<int64_t> workspace_bytes_;
-  std::vector<int> dropped_;     // by value id: by how many uses
   std::vector<std::pair<int, int>> unaligned_;     // instruction, input, in order: read at any alignment
   std::vector<std::pair<int, int>> unread_;        // instruction, input: packed, so the operand is not materialised
 };
@@ -452,8 +487,8 @@ std::vector<const OpRow*> rows_of(const Graph& graph) {
 }
 
 std::shared_ptr<Program> build_program(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows,
-                                       std::span<const InputKey> inputs, const BuildOptions& options) {
-  return Builder(std::move(graph), rows, inputs, options).build();
+                                       std::span<const InputKey> inputs, const BuildOptions& options, BuildScratch& scratch) {
+  return Builder(std::move(graph), rows, inputs, options, scratch).build();
 }
 
 InputKey key_of(const RuntimeValue& v) {

@@ -12,9 +12,10 @@ Buffer SessionPacks::get(const Value* weight, const std::string& key, const std:
   std::shared_ptr<Entry> entry;
   {
     std::lock_guard lock(mutex_);
-    auto& slot = entries_[{weight, key}];
-    if (!slot) slot = std::make_shared<Entry>();
-    entry = slot;
+    auto& packings = entries_[weight];
+    auto it = std::find_if(packings.begin(), packings.end(), [&](const auto& p) { return p.first == key; });
+    if (it == packings.end()) it = packings.emplace(packings.end(), key, std::make_shared<Entry>());
+    entry = it->second;
   }
   std::call_once(entry->once, [&] {
     entry->buffer = pack();
@@ -35,8 +36,16 @@ std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const Input
     std::lock_guard lock(mutex_);
     if (const auto it = find(hash, keys); it != entries_.end()) return it->program;
   }
-  std::shared_ptr<const Program> built = build_program(graph_, rows_, keys, options_);
+  std::unique_ptr<BuildScratch> scratch;
+  {
+    std::lock_guard lock(mutex_);
+    scratch = std::move(scratch_);
+  }
+  if (!scratch) scratch = std::make_unique<BuildScratch>();
+  std::shared_ptr<const Program> built = build_program(graph_, rows_, keys, options_, *scratch);
+  std::list<Entry> gone;  // destroyed after the lock
   std::lock_guard lock(mutex_);
+  if (!entries_.empty()) scratch_ = std::move(scratch);  // not for a model whose shapes never change
   if (const auto it = find(hash, keys); it != entries_.end()) return it->program;  // another thread was faster
   check_memory(*built);
   entries_.push_front({hash, built, {}});
@@ -48,7 +57,7 @@ std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const Input
     while (first->second != last) ++first;
     by_hash_.erase(first);
     bytes_ -= last->program->held_bytes;
-    entries_.erase(last);
+    gone.splice(gone.begin(), entries_, last);
   }
   return built;
 }

@@ -1,7 +1,6 @@
 // What a session keeps between runs: packed constants, Programs for recent shapes, arenas.
 #pragma once
 #include <list>
-#include <map>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -23,7 +22,7 @@ class SessionPacks final : public PackCache {
   struct Entry { std::once_flag once; Buffer buffer; };
   const int threads_;
   ForkSafeMutex mutex_;
-  std::map<std::pair<const Value*, std::string>, std::shared_ptr<Entry>> entries_;
+  std::unordered_map<const Value*, std::vector<std::pair<std::string, std::shared_ptr<Entry>>>> entries_;  // the few packings of each
   std::atomic<int64_t> bytes_{0};
 };
 
@@ -68,6 +67,7 @@ class ProgramCache {
   std::shared_ptr<const Graph> graph_;
   std::vector<const OpRow*> rows_;  // of the graph's nodes
   BuildOptions options_;
+  std::unique_ptr<BuildScratch> scratch_;  // of the last build
   const int capacity_;
   mutable ForkSafeMutex mutex_;
   using Entries = std::list<Entry>;

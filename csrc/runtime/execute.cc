@@ -249,7 +249,7 @@ void collect_outputs(Frame& f, std::span<RuntimeValue> outputs) {
     }
     const Tensor& from = v.tensor();
     // A value that this run made and nobody else holds is handed over; anything else is copied.
-    if (!given && p.slots[slot].storage == Storage::kDynamic && !p.slots_of_inputs(slot) && from.owner()) {
+    if (!given && p.slots[slot].storage == Storage::kDynamic && !p.slots[slot].graph_input && from.owner()) {
       outputs[i] = std::move(v);
       continue;
     }

@@ -44,6 +44,7 @@ struct Slot {
   Type type;           // shape known unless kDynamic
   const Tensor* constant = nullptr;  // the graph's, or one of Program::folded
   bool unaligned = false;  // every reader takes the constant at any alignment
+  bool graph_input = false;
 };
 
 // What an instruction of this cost takes on one thread: arithmetic at a modest rate, or traffic within the caches.
@@ -75,8 +76,8 @@ class Program {
  public:
   std::shared_ptr<const Graph> graph;
   std::vector<InputKey> keys;
-  std::vector<Slot> slots;             // by value id
-  std::deque<Tensor> folded;           // constants of these shapes alone
+  std::vector<Slot> slots;             // of the values that exist as it runs
+  std::vector<Tensor> folded;          // constants of these shapes alone that are read as it runs
   std::vector<int32_t> operands;       // slots of all instructions, inputs then outputs; -1: left out
   std::vector<Instruction> instructions;
   std::vector<std::unique_ptr<Kernel>> kernels;
@@ -86,7 +87,6 @@ class Program {
   };
   std::vector<Output> outputs;
   std::vector<std::pair<int, int>> input_slots, output_slots;  // slot, index of the graph's input or output whose memory it is
-  bool slots_of_inputs(int slot) const { return graph->value(slot)->is_graph_input; }
   int64_t arena_bytes = 0, live_bound = 0;
   int num_states = 0, barriers = 0;
   bool dynamic = false;                // is any slot kDynamic?
@@ -104,11 +104,32 @@ struct BuildOptions {
   int threads = 1;
   PackCache* packs = nullptr;
 };
+// The memory of one build at a time of one graph, and what is the same for all of them: constants.
+struct BuildScratch {
+  // A set of slots that share memory.
+  struct Group {
+    Storage storage = Storage::kArena;
+    int index = -1;
+    int64_t bytes = 0;
+    int first = 0, last = -1;
+    int64_t offset = 0;
+    int64_t readers = 0;  // uses of its values by nodes that come later, and by the graph's outputs
+  };
+  std::vector<Slot> slots;       // these four by value id
+  std::vector<ValueInfo> infos;
+  std::vector<int> group;        // -1: none (yet); constants have none
+  std::vector<int> dropped;      // by how many uses
+  std::vector<int> variables;    // ids of values that are no constants of the graph
+  std::deque<Tensor> folded;     // constants of these shapes alone
+  std::vector<Group> groups;
+  std::vector<ValueInfo> out;
+  std::vector<const ValueInfo*> in;
+};
 // The operators of a graph's nodes, in their order: found once for all Programs.
 std::vector<const OpRow*> rows_of(const Graph& graph);
 // Resolves every shape, chooses the kernels, lays out memory and places barriers.
 std::shared_ptr<Program> build_program(std::shared_ptr<const Graph> graph, std::span<const OpRow* const> rows,
-                                       std::span<const InputKey> inputs, const BuildOptions& options);
+                                       std::span<const InputKey> inputs, const BuildOptions& options, BuildScratch& scratch);
 
 // State of an instruction whose shapes become known as it runs; kept to be used again when they are the same next time.
 struct LateState {
