@@ -115,12 +115,22 @@ class Pool {
   alignas(64) std::atomic<int> remaining_{0};
 };
 
-// Never destroyed: threads may outlive static objects. The child of a fork has none of the threads, so it drops the pool.
+// Never destroyed: threads may outlive static objects. The child of a fork has none of the threads, so it drops the pool; nor has it
+// the runs of other threads, which would be counted for ever.
 std::atomic<Pool*> the_pool{nullptr};
+std::atomic<int> the_runs{0};
+
+void forget_in_children() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pthread_atfork(nullptr, nullptr, [] {
+      the_pool.store(nullptr);
+      the_runs.store(0);
+    });
+  });
+}
 
 Pool& pool() {
-  static std::once_flag once;
-  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); }); });
   Pool* p = the_pool.load(std::memory_order_acquire);
   if (p) return *p;
   auto fresh = std::make_unique<Pool>();
@@ -136,8 +146,11 @@ int Team::max_threads() {
 }
 
 void Team::run(int threads, Body body, void* context) {
-  static std::atomic<int> runs{0};
-  struct Count { Count() : others(runs.fetch_add(1, std::memory_order_relaxed)) {} ~Count() { runs.fetch_sub(1, std::memory_order_relaxed); } int others; };
+  forget_in_children();
+  struct Count {
+    int others = the_runs.fetch_add(1, std::memory_order_relaxed);
+    ~Count() { the_runs.fetch_sub(1, std::memory_order_relaxed); }
+  };
   const Count count;
   threads = std::min(threads, max_threads() - count.others);
   if (threads > 1) {

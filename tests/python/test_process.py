@@ -186,6 +186,32 @@ def test_a_fork_while_other_threads_run() -> None:
             t.join()
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_a_child_does_not_count_the_runs_of_its_parent() -> None:
+    o = tiercel.SessionOptions()
+    o.intra_op_num_threads = 2
+    s = tiercel.InferenceSession(model(WORK), o)
+    x = np.random.default_rng(0).standard_normal((600, 64, 64)).astype(np.float32)
+    s.run(None, {"x": x})
+    start = time.perf_counter()
+    s.run(None, {"x": x})
+    took = time.perf_counter() - start
+    runs = [threading.Thread(target=s.run, args=(None, {"x": x})) for _ in os.sched_getaffinity(0)]
+    for t in runs:
+        t.start()
+    time.sleep(took / 4)  # they are under way
+
+    def child() -> None:
+        s.run(None, {"x": x[:40]})
+        assert len(os.listdir("/proc/self/task")) == 2
+
+    try:
+        assert in_child(child) == 0
+    finally:
+        for t in runs:
+            t.join()
+
+
 def test_import_starts_no_threads_and_imports_no_onnx() -> None:
     out = python("""
         import os, sys, numpy
