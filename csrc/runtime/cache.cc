@@ -51,15 +51,20 @@ std::shared_ptr<const Program> ProgramCache::find_or_build(std::span<const Input
   entries_.push_front({hash, built, {}});
   by_hash_.emplace(hash, entries_.begin());
   bytes_ += built->held_bytes;
+  evict(gone);
+  return built;
+}
+
+void ProgramCache::evict(std::list<Entry>& gone) {
   while (static_cast<int>(entries_.size()) > capacity_ || (entries_.size() > kLeast && bytes_ > kProgramBytes)) {
     const auto last = std::prev(entries_.end());
     auto [first, end] = by_hash_.equal_range(last->hash);
     while (first->second != last) ++first;
     by_hash_.erase(first);
     bytes_ -= last->program->held_bytes;
+    for (const auto& f : last->frames) bytes_ -= f->late_bytes;
     gone.splice(gone.begin(), entries_, last);
   }
-  return built;
 }
 
 // The entry, now the first; end() when there is none.
@@ -100,6 +105,7 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
         if (!e.frames.empty()) {
           frame = std::move(e.frames.back());
           e.frames.pop_back();
+          bytes_ -= frame->late_bytes;
         }
         break;
       }
@@ -126,12 +132,16 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
 }
 
 void ProgramCache::give_back(std::unique_ptr<Frame> frame) {
+  std::list<Entry> gone;  // destroyed after the lock
   std::lock_guard lock(mutex_);
   if (frame->arena) arenas_.insert(arenas_.begin(), {frame->arena_capacity, std::move(frame->arena)});
   for (Entry& e : entries_)
     if (e.program == frame->program) {
+      frame->late_bytes = 0;
+      for (const LateState& state : frame->states) frame->late_bytes += state.workspace_bytes;
+      bytes_ += frame->late_bytes;
       e.frames.push_back(std::move(frame));
-      return;
+      return evict(gone);
     }
 }
 

@@ -64,6 +64,7 @@ class ProgramCache {
     std::shared_ptr<const Program> program;
     std::vector<std::unique_ptr<Frame>> frames;
   };
+  void evict(std::list<Entry>& gone);  // takes out what is too much; under the lock, which `gone` should outlive
   std::shared_ptr<const Graph> graph_;
   std::vector<const OpRow*> rows_;  // of the graph's nodes
   BuildOptions options_;

@@ -155,6 +155,7 @@ struct Frame {
   std::vector<void*> table;            // by slot
   std::vector<RuntimeValue> dynamic;   // by slot; empty when the Program has none
   std::vector<LateState> states;
+  int64_t late_bytes = 0;              // of the states' workspaces, as the cache counted them
   std::vector<RuntimeValue> results;   // by graph output
 };
 

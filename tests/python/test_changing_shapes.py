@@ -65,6 +65,23 @@ def test_programs_are_bounded_and_found_again() -> None:
     assert s.memory() | {"arena": 0, "live_bound": 0} == held | {"arena": 0, "live_bound": 0}
 
 
+def test_workspaces_of_shapes_out_of_data_count() -> None:
+    """Operators whose shapes the data decide have workspaces of their own, which stay with the Program: here the packed weights."""
+    node = helper.make_node
+    s = session(
+        [node("NonZero", ["keep"], ["at"]), node("Squeeze", ["at", "front"], ["rows"]), node("Gather", ["x", "rows"], ["kept"], axis=0),
+         node("Conv", ["kept", "w"], ["h"]), node("GlobalMaxPool", ["h"], ["y"])],
+        {"x": ["n", 128, "h", 4], "keep": ["n"], "w": [128, 128, 3, 3]}, ["y"], front=np.array([0]),
+    )  # fmt: skip
+    w = floats(128, 128, 3, 3)
+    for height in range(4, 40):
+        x = np.zeros((1, 128, height, 4), np.float32)
+        assert not s.run(None, {"x": x, "keep": np.ones(1, np.float32), "w": w})[0].any()
+    held = s.memory()
+    assert held["programs"] > 8
+    assert held["programs"] * w.nbytes <= held["program_bytes"] <= 8 << 20
+
+
 @pytest.mark.parametrize("most", [1, 8])
 def test_the_bound_is_an_option(most: int) -> None:
     options = tiercel.SessionOptions()
