@@ -9,6 +9,7 @@ namespace tiercel {
 namespace {
 
 constexpr int64_t kWorthwhile = 2 << 20;  // bytes between the convolutions: less stays in the cores' L2 from one to the next
+constexpr int64_t kRows = 128;              // of images whose extents are not known
 
 bool all_are(const std::vector<int64_t>& v, int64_t x) { return std::all_of(v.begin(), v.end(), [x](int64_t e) { return e == x; }); }
 
@@ -34,13 +35,24 @@ bool is_pointwise(const Node* n) {
 int64_t bytes(const Value* v) {
   const Shape& s = v->type.shape;
   double n = 4.0 * static_cast<double>(round_up(s[1], kChannelBlock)) * (is_symbol(s[0]) ? 1.0 : static_cast<double>(s[0]));
-  for (int a : {2, 3}) n *= is_symbol(s[a]) ? 128.0 : static_cast<double>(s[a]);
+  for (int a : {2, 3}) n *= is_symbol(s[a]) ? static_cast<double>(kRows) : static_cast<double>(s[a]);
   return static_cast<int64_t>(std::min(n, 1e15));
+}
+
+// Each thread computes the rows anew that the windows of its first band share with the band before: is that little of an image, for some threads?
+bool shares_few_rows(const Node* depthwise) {
+  const auto first = [&](const char* key) {
+    const std::vector<int64_t> v = depthwise->attr_ints(key);
+    return v.empty() ? 1 : v[0];
+  };
+  const Dim rows = depthwise->inputs[0]->type.shape[2];
+  const int64_t shared = (depthwise->inputs[1]->type.shape[2] - 1) * first("dilations") + 1 - first("strides");
+  return shared <= (is_symbol(rows) ? kRows : rows) / 8;
 }
 
 void fuse(Graph& graph, Node* node) {
   Node *before = node->inputs[0]->has_one_use() ? node->inputs[0]->producer : nullptr;
-  if (!is_pointwise(before) || before->input(3)) before = nullptr;
+  if (!is_pointwise(before) || before->input(3) || !shares_few_rows(node)) before = nullptr;
   Node* after = node->outputs[0]->has_one_use() && !node->input(3) ? node->outputs[0]->uses[0].node : nullptr;
   if (!is_pointwise(after) || after->inputs[0] != node->outputs[0] || (after->input(3) == node->outputs[0])) after = nullptr;
   const int64_t saved = (before ? bytes(node->inputs[0]) : 0) + (after ? bytes(node->outputs[0]) : 0);

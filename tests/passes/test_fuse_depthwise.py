@@ -112,6 +112,15 @@ def test_windows(window, monkeypatch, tmp_path):
     check(monkeypatch, tmp_path, model((1, 5, 80, 120), 96, 24, **window), (1, 5, 80, 120))
 
 
+@pytest.mark.parametrize(("dilation", "before"), [(4, True), (6, False)])
+def test_far_rows_are_not_computed_by_each_thread(dilation, before, monkeypatch, tmp_path):
+    """Where bands share many rows, only the pointwise convolution behind the depthwise one joins it."""
+    pads = (dilation,) * 4
+    check(monkeypatch, tmp_path, model((1, 5, 70, 90), 96, 24, dilations=(dilation, dilation), pads=pads), (1, 5, 70, 90))
+    (chain,) = [n for n in onnx.load(tmp_path / "optimized.onnx").graph.node if n.op_type == "ConvChain"]
+    assert bool(chain.input[1]) == before
+
+
 def test_extents_that_change(monkeypatch, tmp_path):
     data = model(None, 48, 24, strides=(2, 2), declared=("n", 5, "h", "w"))
     check(monkeypatch, tmp_path, data, (1, 5, 64, 64), (3, 5, 7, 200), (1, 5, 1, 1), (1, 5, 2, 3), (2, 5, 200, 9), (0, 5, 8, 8))
