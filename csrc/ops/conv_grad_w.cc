@@ -1,7 +1,4 @@
 // ai.tiercel.ConvGradW (dy, x, shape): the gradient of a convolution's weights, of that shape, from the attributes of the convolution.
-//
-// For each image dW += dY [O, P] times the pixels that each tap saw, [P, C taps]. A task has some columns of dW and some images; it brings the
-// pixels of a run of P into a panel and multiplies. Images are cut into parts by shape, whose sums are added in order at the end.
 #include <cstring>
 
 #include "kernels/gemm/gemm.h"
@@ -11,7 +8,7 @@
 namespace tiercel {
 namespace {
 
-constexpr int64_t kColumns = 64, kDepth = 512, kTasks = 16;
+constexpr int64_t kTasks = 24;
 
 void infer(InferContext& ctx) {
   check_real(ctx, 0);
@@ -113,48 +110,188 @@ void prepare_double(PrepareContext& ctx, const Problem& p) {
   });
 }
 
-void prepare_float(PrepareContext& ctx, const Problem& p) {
-  const int64_t columns = p.channels * p.taps, blocks = ceil_div(columns, kColumns), tasks = p.groups * blocks;
-  const int64_t parts = std::clamp<int64_t>(kTasks / tasks, 1, std::max<int64_t>(p.batch, 1)), weights = p.groups * p.outputs * columns;
-  const int64_t depth = std::min(kDepth, p.out_plane), scratch = 2 * round_up(depth * kColumns, 16);
-  const int64_t sums = parts > 1 ? round_up(parts * weights, 16) : 0;
-  ctx.workspace((sums + ctx.threads() * scratch) * 4);
-  ctx.run([=](const Args& a, Worker& w) {
-    float *const partial = parts > 1 ? a.workspace<float>() : a.out<float>(0), *const seen = a.workspace<float>() + sums + w.index() * scratch;
-    float* const packed = seen + scratch / 2;
-    w.parallel_for(tasks * parts, 1, [&](int64_t b, int64_t e) {
-      for (int64_t t = b; t < e; ++t) {
-        const int64_t part = t % parts, g = t / parts / blocks, j0 = t / parts % blocks * kColumns, n = std::min(kColumns, columns - j0);
-        GemmArgs args;
-        args.m = p.outputs, args.n = n, args.a_row = p.out_plane;
-        args.c = partial + part * weights + g * p.outputs * columns + j0;
-        args.c_row = columns;
-        for (int64_t image = p.batch * part / parts; image < p.batch * (part + 1) / parts; ++image) {
-          const float* const x = a.in<float>(1) + (image * p.groups + g) * p.channels * p.in_plane;
-          const float* const dy = a.in<float>(0) + (image * p.groups + g) * p.outputs * p.out_plane;
-          for (int64_t first = 0; first < p.out_plane; first += depth) {
-            args.k = std::min(depth, p.out_plane - first);
-            for (int64_t j = 0; j < n; ++j) p.gather(x + (j0 + j) / p.taps * p.in_plane, (j0 + j) % p.taps, first, args.k, seen + j * args.k);
-            gemm().pack_b(seen, 1, args.k, args.k, n, 0, n, packed);
-            const float *left = dy + first, *right = packed;
-            args.a = &left, args.b = &right;
-            gemm().gemm(args);
-            args.accumulate = true;
-          }
-        }
-        if (!args.accumulate)
-          for (int64_t o = 0; o < p.outputs; ++o) std::fill_n(args.c + o * columns, n, 0.0f);
-      }
-    });
-    if (parts == 1) return;
+// In float, the product is dW' [C, O] = X [C, Q] dY' [Q, O] for each tap. Images are laid out with their padding, one plane for each phase of the
+// strides, and dY with as many columns: then what a tap saw is the plane from some offset on, read in place, and dY is packed once for all taps.
+// Few channels: rows are what each channel and tap saw, gathered.
+class FloatGrad {
+ public:
+  FloatGrad(const Problem& p, int threads) : p_(p), shifted_(p.channels >= kFewChannels) {
+    for (int a = 0; a < p.rank; ++a) {
+      const size_t i = static_cast<size_t>(a);
+      plane_[i] = p.out[i] + (shifted_ ? (p.kernel[i] - 1) * p.dilation[i] / p.stride[i] : 0);
+      phases_ *= shifted_ ? std::min(p.stride[i], (p.kernel[i] - 1) * p.dilation[i] + 1) : 1;
+      plane_size_ *= plane_[i];
+      depth_ = depth_ * plane_[i] + p.out[i] - 1;
+    }
+    ++depth_;  // of the product: from the first output pixel to the last, with the columns of padding between
+    rows_ = shifted_ ? p.channels : p.channels * p.taps;
+    x_floats_ = round_up(shifted_ ? p.groups * p.channels * phases_ * plane_size_ : p.groups * rows_ * depth_, 16);
+    dy_floats_ = round_up(p.groups * gemm_packed_floats(gemm(), depth_, p.outputs), 16);
+    slab_ = std::clamp<int64_t>(kSlabFloats / (x_floats_ + dy_floats_), 1, std::max<int64_t>(p.batch, 1));
+    products_ = shifted_ ? p.groups * p.taps : p.groups;
+    const int64_t wanted = std::clamp<int64_t>(ceil_div(kTasks, products_), 1, ceil_div(rows_, 12));
+    block_ = round_up(ceil_div(rows_, wanted), 6);
+    blocks_ = ceil_div(rows_, block_);
+    line_ = round_up(p.outputs * depth_, 16);
+    threads_ = threads;
+    sums_ = round_up(products_ * rows_ * p.outputs, 16);
+  }
+
+  int64_t workspace() const { return 4 * (slab_ * (x_floats_ + dy_floats_) + threads_ * line_ + sums_); }
+
+  void run(const Args& args, Worker& w) const {
+    float *const x = args.workspace<float>(), *const dy = x + slab_ * x_floats_, *const lines = dy + slab_ * dy_floats_, *const sums = lines + threads_ * line_;
+    for (int64_t first = 0; first < p_.batch; first += slab_) {
+      const int64_t images = std::min(slab_, p_.batch - first);
+      if (first) w.barrier();
+      w.parallel_for(images * p_.groups, 1, [&](int64_t b, int64_t e) {
+        for (int64_t t = b; t < e; ++t) pack_dy(args.in<float>(0) + (first * p_.groups + t) * p_.outputs * p_.out_plane, lines + w.index() * line_,
+                                                dy + t / p_.groups * dy_floats_ + t % p_.groups * gemm_packed_floats(gemm(), depth_, p_.outputs));
+      });
+      const int64_t planes = p_.groups * p_.channels;
+      w.parallel_for(images * planes, std::max<int64_t>(1, 16384 / std::max<int64_t>(x_floats_ / planes, 1)), [&](int64_t b, int64_t e) {
+        for (int64_t t = b; t < e; ++t) lay_out(args.in<float>(1) + (first * planes + t) * p_.in_plane, x + t / planes * x_floats_, t % planes);
+      });
+      w.barrier();
+      w.parallel_for(products_ * blocks_, 1, [&](int64_t b, int64_t e) {
+        for (int64_t t = b; t < e; ++t) multiply(t / blocks_, t % blocks_ * block_, images, x, dy, sums, first > 0);
+      });
+    }
     w.barrier();
-    w.parallel_for(weights, 8192, [&](int64_t b, int64_t e) {
-      float* const y = a.out<float>(0);
-      std::copy(partial + b, partial + e, y + b);
-      for (int64_t part = 1; part < parts; ++part)
-        for (int64_t i = b; i < e; ++i) y[i] += partial[part * weights + i];
+    w.parallel_for(p_.groups * p_.outputs, grain_for(p_.channels * p_.taps), [&](int64_t b, int64_t e) {
+      for (int64_t o = b; o < e; ++o) collect(o, sums, args.out<float>(0) + o * p_.channels * p_.taps);
     });
-  });
+  }
+
+ private:
+  static constexpr int64_t kFewChannels = 8, kSlabFloats = 1 << 20;
+
+  // dY of an image and group, [O, P], with the columns that the planes have, packed.
+  void pack_dy(const float* from, float* line, float* packed) const {
+    for (int64_t o = 0; o < p_.outputs; ++o, from += p_.out_plane) {
+      float* const to = line + o * depth_;
+      if (depth_ == p_.out_plane) {
+        std::copy_n(from, depth_, to);
+        continue;
+      }
+      std::fill_n(to, depth_, 0.0f);
+      const int64_t width = p_.out[static_cast<size_t>(p_.rank) - 1];
+      for (int64_t row = 0; row < p_.out_plane / width; ++row) std::copy_n(from + row * width, width, to + place(row));
+    }
+    gemm().pack_b(line, 1, depth_, depth_, p_.outputs, 0, p_.outputs, packed);
+  }
+  // Where the output row `row` (of all axes but the last) begins in a plane.
+  int64_t place(int64_t row) const {
+    int64_t at = 0, step = plane_[static_cast<size_t>(p_.rank) - 1];
+    for (int a = p_.rank - 2; a >= 0; --a) {
+      const size_t i = static_cast<size_t>(a);
+      at += row % p_.out[i] * step;
+      row /= p_.out[i];
+      step *= plane_[i];
+    }
+    return at;
+  }
+
+  // The plane of channel c (of all groups), by phases; or what its taps saw.
+  void lay_out(const float* from, float* image, int64_t c) const {
+    if (!shifted_) {
+      float* const to = image + c * p_.taps * depth_;
+      for (int64_t tap = 0; tap < p_.taps; ++tap) p_.gather(from, tap, 0, p_.out_plane, to + tap * depth_);
+      return;
+    }
+    float* const to = image + c * phases_ * plane_size_;
+    const size_t last = static_cast<size_t>(p_.rank) - 1;
+    for (int64_t phase = 0; phase < phases_; ++phase)
+      for (int64_t row = 0; row < plane_size_ / plane_[last]; ++row) {
+        int64_t at = 0, step = p_.in[last], r = row, f = phase;
+        const int64_t column = f % phase_count(p_.rank - 1) - p_.pad[last];
+        f /= phase_count(p_.rank - 1);
+        bool inside = true;
+        for (int a = p_.rank - 2; a >= 0; --a) {
+          const size_t i = static_cast<size_t>(a);
+          const int64_t h = r % plane_[i] * p_.stride[i] + f % phase_count(a) - p_.pad[i];
+          inside = inside && h >= 0 && h < p_.in[i];
+          at += h * step;
+          step *= p_.in[i];
+          r /= plane_[i];
+          f /= phase_count(a);
+        }
+        copy_row(from + at, inside, column, to + (phase * (plane_size_ / plane_[last]) + row) * plane_[last]);
+      }
+  }
+  int64_t phase_count(int a) const {
+    const size_t i = static_cast<size_t>(a);
+    return std::min(p_.stride[i], (p_.kernel[i] - 1) * p_.dilation[i] + 1);
+  }
+  // Every stride-th pixel of a row, from `column` on (which may be negative), with zeros beyond its ends.
+  void copy_row(const float* row, bool inside, int64_t column, float* to) const {
+    const size_t last = static_cast<size_t>(p_.rank) - 1;
+    const int64_t n = plane_[last], s = p_.stride[last], width = p_.in[last];
+    if (!inside) return std::fill_n(to, n, 0.0f), void();
+    const int64_t low = std::clamp<int64_t>(column >= 0 ? 0 : ceil_div(-column, s), 0, n);
+    const int64_t high = std::clamp<int64_t>(column < width ? ceil_div(width - column, s) : 0, low, n);
+    std::fill_n(to, low, 0.0f);
+    if (s == 1) std::copy_n(row + column + low, high - low, to + low);
+    else for (int64_t i = low; i < high; ++i) to[i] = row[column + i * s];
+    std::fill(to + high, to + n, 0.0f);
+  }
+
+  // Rows [row, row + block) of a product, over the images of a slab.
+  void multiply(int64_t product, int64_t row, int64_t images, const float* x, const float* dy, float* sums, bool accumulate) const {
+    const int64_t g = shifted_ ? product / p_.taps : product, tap = shifted_ ? product % p_.taps : 0;
+    int64_t offset = g * rows_ * depth_ + row * depth_;
+    if (shifted_) {
+      int64_t shift = 0, phase = 0, t = tap, step = 1, many = 1;
+      for (int a = p_.rank - 1; a >= 0; --a) {
+        const size_t i = static_cast<size_t>(a);
+        const int64_t reach = t % p_.kernel[i] * p_.dilation[i];
+        shift += reach / p_.stride[i] * step;
+        phase += reach % p_.stride[i] * many;
+        step *= plane_[i];
+        many *= phase_count(a);
+        t /= p_.kernel[i];
+      }
+      offset = ((g * rows_ + row) * phases_ + phase) * plane_size_ + shift;
+    }
+    constexpr int64_t kMost = 64;
+    const float *a[kMost], *b[kMost];
+    GemmArgs args;
+    args.m = std::min(block_, rows_ - row), args.n = p_.outputs, args.k = depth_;
+    args.a = a, args.b = b;
+    args.a_row = shifted_ ? phases_ * plane_size_ : depth_;
+    args.c = sums + (product * rows_ + row) * p_.outputs;
+    args.c_row = p_.outputs;
+    args.accumulate = accumulate;
+    for (int64_t first = 0; first < images; first += kMost) {
+      args.count = std::min(kMost, images - first);
+      for (int64_t r = 0; r < args.count; ++r) {
+        a[r] = x + (first + r) * x_floats_ + offset;
+        b[r] = dy + (first + r) * dy_floats_ + g * gemm_packed_floats(gemm(), depth_, p_.outputs);
+      }
+      gemm().gemm(args);
+      args.accumulate = true;
+    }
+  }
+
+  // The weights of output channel o (of all groups), [C, taps].
+  void collect(int64_t o, const float* sums, float* to) const {
+    const int64_t g = o / p_.outputs, own = o % p_.outputs;
+    for (int64_t c = 0; c < p_.channels; ++c)
+      for (int64_t tap = 0; tap < p_.taps; ++tap)
+        *to++ = shifted_ ? sums[((g * p_.taps + tap) * rows_ + c) * p_.outputs + own] : sums[(g * rows_ + c * p_.taps + tap) * p_.outputs + own];
+  }
+
+  Problem p_;
+  bool shifted_;
+  std::array<int64_t, kMaxRank> plane_{};  // extents of a laid out plane
+  int64_t phases_ = 1, plane_size_ = 1, depth_ = 0, rows_ = 0, products_ = 0, block_ = 0, blocks_ = 0, slab_ = 1;
+  int64_t x_floats_ = 0, dy_floats_ = 0, line_ = 0, sums_ = 0, threads_ = 1;
+};
+
+void prepare_float(PrepareContext& ctx, const Problem& p) {
+  const FloatGrad grad(p, ctx.threads());
+  ctx.workspace(grad.workspace());
+  ctx.run([=](const Args& a, Worker& w) { grad.run(a, w); });
 }
 
 void prepare(PrepareContext& ctx) {

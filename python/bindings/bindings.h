@@ -8,6 +8,7 @@
 #include "base/tensor.h"
 #include "graph/type.h"
 #include "ops/value.h"
+#include "runtime/session.h"
 
 namespace tiercel::python {
 
@@ -29,6 +30,9 @@ py::object from_value(const RuntimeValue& value);
 // The numpy dtype of an element type (object for strings).
 py::object numpy_dtype(DType t);
 DType dtype_of_numpy(const py::handle& numpy_dtype);  // kUndefined: none of ours
+
+// The instructions of profiled runs, a dict each.
+py::list profile_events(const std::vector<ProfileEvent>& profile);
 
 void register_errors(py::module_& m);
 void register_info(py::module_& m);

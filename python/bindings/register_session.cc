@@ -51,14 +51,16 @@ py::dict memory(const py::capsule& handle) {
   return d;
 }
 
-py::list take_profile(const py::capsule& handle) {
+}  // namespace
+
+py::list profile_events(const std::vector<ProfileEvent>& profile) {
   py::list events;
   auto shapes = [](const std::vector<Shape>& list) {
     py::list l;
     for (const Shape& s : list) l.append(py::cast(std::vector<int64_t>(s.begin(), s.end())));
     return l;
   };
-  for (const ProfileEvent& e : session_of(handle).take_profile()) {
+  for (const ProfileEvent& e : profile) {
     py::dict d;
     d["node"] = e.node;
     d["op"] = e.op;
@@ -77,8 +79,6 @@ py::list take_profile(const py::capsule& handle) {
   return events;
 }
 
-}  // namespace
-
 void register_session(py::module_& m) {
   m.attr("_C_API") = py::capsule(tiercel_get_api(), "tiercel._core._C_API");
   m.def("to_value", &to_value_capsule, py::arg("object"), py::arg("kind"), py::arg("dtype"), py::arg("name"),
@@ -88,7 +88,7 @@ void register_session(py::module_& m) {
   }, "A value of the C ABI as an array, a list of arrays or None.");
   m.def("session_metadata", &metadata, "What the model's file says of itself.");
   m.def("session_memory", &memory, "Bytes of weights, packed weights and intermediates; counts of programs and instructions.");
-  m.def("take_profile", &take_profile, "The instructions recorded so far, a dict each (times in microseconds).");
+  m.def("take_profile", [](const py::capsule& handle) { return profile_events(session_of(handle).take_profile()); }, "The instructions recorded so far, a dict each (times in microseconds).");
 }
 
 }  // namespace tiercel::python

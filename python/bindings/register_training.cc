@@ -173,6 +173,7 @@ void register_training(py::module_& m) {
              const py::gil_scoped_release nogil;
              onnx::save(s.model(), path);
            }, py::arg("path"))
+      .def("take_profile", [](TrainingSession& s) { return profile_events(s.take_profile()); }, "The instructions recorded since the last call.")
       .def_property("steps", &TrainingSession::steps, &TrainingSession::set_steps)
       .def_property_readonly("num_weights", &TrainingSession::num_weights)
       .def_property_readonly("arena_bytes", [](const TrainingSession& s) { return s.memory().arena; });

@@ -74,7 +74,7 @@ TEST(layer_norm_grad) {
                                       sums ? want_bias.data() : nullptr, n, rms, 1e-3};
         norm_grad_for(isa)->layer_norm(g, rows);
         reference::layer_norm_grad(w, rows);
-        if (n > 1) CHECK_BELOW(error(dx, want, 4), 3e-6);
+        if (n > 1) CHECK_BELOW(error(dx, want, 31), 1e-6);  // 1 / sqrt(epsilon): what little variance makes of a rounding
         CHECK_BELOW(error(dscale, want_scale, 4), 3e-6);
         CHECK_BELOW(error(dbias, want_bias, 4), 3e-6);
       }

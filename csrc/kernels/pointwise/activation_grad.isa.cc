@@ -7,7 +7,7 @@ namespace {
 constexpr float kRoot = 0.79788456080286535588f, kCube = 0.044715f;  // of Gelu's tanh form
 
 template <ActivationKind A> inline F gradient(F dy, F v, const Activation& p) {
-  const F one = set1(1.0f), a = set1(p.alpha), b = set1(p.beta);
+  [[maybe_unused]] const F one = set1(1.0f), a = set1(p.alpha), b = set1(p.beta);
   const auto where = [&](M m, F t, F f) { return select(m, t, f); };
   if constexpr (A == ActivationKind::kNone) return dy;
   if constexpr (A == ActivationKind::kRelu) return where(gt(v, zero()), dy, zero());
@@ -20,8 +20,10 @@ template <ActivationKind A> inline F gradient(F dy, F v, const Activation& p) {
     return dy * fma(v * set1(0.39894228040143267794f), exp(set1(-0.5f) * v * v), cdf);
   }
   if constexpr (A == ActivationKind::kGeluTanh) {
-    const F square = v * v, t = tanh(set1(kRoot) * fma(set1(kCube) * square, v, v)), half = set1(0.5f);
-    return dy * fma(half * v * fnma(t, t, one) * set1(kRoot), fma(set1(3 * kCube), square, one), fma(half, t, half));
+    // x s(z) with z = 2 sqrt(2/pi) (x + c x^3); 1 - s is exp(-z) s, which loses nothing where s is nearly one
+    const F square = v * v, z = set1(2 * kRoot) * fma(set1(kCube) * square, v, v);
+    const F e = exp(min(set1(80.0f), -z)), s = one / (one + e), slope = set1(2 * kRoot) * fma(set1(3 * kCube), square, one);
+    return dy * fma(v * s * (e * s), slope, s);
   }
   if constexpr (A == ActivationKind::kSilu) {
     const F s = sigmoid(a * v);
@@ -42,8 +44,9 @@ template <ActivationKind A> inline F gradient(F dy, F v, const Activation& p) {
   if constexpr (A == ActivationKind::kSoftsign) return dy / ((one + abs(v)) * (one + abs(v)));
   if constexpr (A == ActivationKind::kThresholdedRelu) return where(gt(v, a), dy, zero());
   if constexpr (A == ActivationKind::kMish) {
-    const F t = tanh(softplus(v));
-    return dy * fma(v * sigmoid(v), fnma(t, t, one), t);
+    // with e = exp(x), w = e^2 + 2 e: tanh(softplus x) = w / (w + 2), and one less it 2 / (w + 2)
+    const F e = exp(min(set1(40.0f), v)), w = fma(e, e, e + e), rest = set1(2.0f) / (w + set1(2.0f)), t = w * (rest * set1(0.5f));
+    return dy * fma(v * (e / (one + e)), rest * (one + t), t);
   }
   if constexpr (A == ActivationKind::kAffine) return dy * a;
   if constexpr (A == ActivationKind::kScaledTanh) {
