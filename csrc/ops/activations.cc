@@ -4,6 +4,7 @@
 #include "kernels/pointwise/binary.h"
 #include "kernels/pointwise/unary.h"
 #include "ops/activation.h"
+#include "ops/grad.h"
 #include "ops/map.h"
 
 namespace tiercel {
@@ -92,6 +93,11 @@ static const OpRegistration rows({
     {"Shrink", "", 9, infer_shrink, prepare_shrink, nullptr, kAnyLayout},
 });
 #undef TIERCEL_ROW
+
+static const GradRegistration grads({{"Shrink", "", [](GradContext& c) {
+  Value* const inside = c.w.op("LessOrEqual", {c.w.op("Abs", {c.x(0)}), c.w.scalar_like(static_cast<double>(c.node.attr_float("lambd", 0.5f)), c.x(0))});
+  c.set(0, c.w.op("Where", {inside, c.w.scalar_like(0, c.dy()), c.dy()}));
+}}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,6 +1,7 @@
 // GroupNormalization (opset 18: scale and bias per group; 21: per channel), InstanceNormalization, and
 // ai.tiercel GroupNormalization (x, scale?, bias?): per channel, num_groups (0: one a channel), epsilon, then an activation.
 #include "ops/activation.h"
+#include "ops/grad.h"
 #include "ops/image_norm.h"
 
 namespace tiercel {
@@ -159,6 +160,30 @@ const OpRegistration rows({
     {"InstanceNormalization", "", 1, infer<Kind::kInstance>, half_as_float<prepare<Kind::kInstance>>, nullptr, kAnyLayout},
     {"GroupNormalization", kTiercelDomain, 1, infer<Kind::kFused>, half_as_float<prepare<Kind::kFused>>, nullptr, kAnyLayout},
 });
+
+// ---- Gradient: x as rows of a group each; scale and bias work on channels, or (opset below 21) on groups ---------------------
+
+template <Kind kind> void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  const bool per_group = c.node.op_type == "GroupNormalization" && c.node.opset < 21, instance = kind == Kind::kInstance;
+  const auto view = [&](Value* v, int64_t rows) { return w.op("Reshape", {v, w.ints({0, rows, -1})}); };
+  const int64_t groups = instance ? 0 : c.node.attr_int("num_groups", 1);
+  const float epsilon = c.node.attr_float("epsilon", 1e-5f);
+  Value *const x = view(c.x(0), groups), *const dy = view(c.dy(), per_group ? groups : 0);
+  Value* const scale = w.op("Unsqueeze", {c.x(1), w.ints({1})});  // [C, 1] or [G, 1]
+  if (c.wants(0)) {
+    Value* const g = w.reshape_like(w.mul(dy, scale), x);
+    c.set(0, w.reshape_like(w.ops("LayerNormGrad", {g, x}, 1, {{"epsilon", epsilon}}, kTiercelDomain)[0], c.x(0)));
+  }
+  const auto summed = [&](Value* v) { return w.reshape_like(w.sum_to(v, scale), c.x(1)); };
+  if (c.wants(1)) {
+    Value* const normal = w.op("LayerNormalization", {x}, {{"epsilon", epsilon}}, kTiercelDomain);
+    c.set(1, summed(w.mul(dy, w.reshape_like(normal, dy))));
+  }
+  if (c.wants(2)) c.set(2, summed(dy));
+}
+
+const GradRegistration grads({{"GroupNormalization", "", grad<Kind::kPerChannel>}, {"InstanceNormalization", "", grad<Kind::kInstance>}});
 
 }  // namespace
 }  // namespace tiercel

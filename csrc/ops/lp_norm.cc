@@ -2,6 +2,7 @@
 // mode = "add", or sqrt(|x|_2^2 + epsilon) with mode = "inside".
 #include "kernels/norm/norm.h"
 #include "kernels/reduce/reduce.h"
+#include "ops/grad.h"
 #include "ops/numeric.h"
 
 namespace tiercel {
@@ -82,6 +83,18 @@ const OpRegistration rows({
     {"LpNormalization", "", 1, infer, half_as_float<prepare>},
     {"L2Normalization", kTiercelDomain, 1, infer, half_as_float<prepare>},
 });
+
+// y = x / |x|_p: (dy - slope sum(dy y)) / |x|_p, with the norm's own slope.
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  Value *const x = c.x(0), *const axis = w.ints({c.node.attr_int("axis", -1)});
+  const bool first = c.node.attr_int("p", 2) == 1;
+  Value* const norm = w.op(first ? "ReduceL1" : "ReduceL2", {x, axis}, {{"keepdims", int64_t{1}}});
+  Value* const along = w.op("ReduceSum", {w.mul(c.dy(), c.y()), axis}, {{"keepdims", int64_t{1}}});
+  Value* const slope = first ? w.op("Sign", {x}) : c.y();
+  c.set(0, w.div(w.sub(c.dy(), w.mul(slope, along)), norm));
+}
+const GradRegistration grads({{"LpNormalization", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

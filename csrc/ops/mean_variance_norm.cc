@@ -1,4 +1,5 @@
 // MeanVarianceNormalization: y = (x - mean) / (sqrt(mean (x - mean)^2) + 1e-9) over the axes (0, 2, 3 when none are given).
+#include "ops/grad.h"
 #include "ops/image_norm.h"
 #include "ops/reduce.h"
 
@@ -57,6 +58,16 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"MeanVarianceNormalization", "", 9, infer, half_as_float<prepare>}});
+
+void grad(GradContext& c) {
+  GraphWriter& w = c.w;
+  Value* const axes = w.ints(axes_of(c.node));
+  const auto mean = [&](Value* v) { return w.op("ReduceMean", {v, axes}, {{"keepdims", int64_t{1}}}); };
+  Value* const centred = w.sub(c.x(0), mean(c.x(0)));
+  Value* const deviation = w.op("Sqrt", {mean(w.mul(centred, centred))});
+  c.set(0, w.div(w.sub(w.sub(c.dy(), mean(c.dy())), w.mul(c.y(), mean(w.mul(c.dy(), c.y())))), deviation));
+}
+const GradRegistration grads({{"MeanVarianceNormalization", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

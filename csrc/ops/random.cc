@@ -1,4 +1,5 @@
 // RandomNormal, RandomUniform and their Like forms, Bernoulli: each element from a number of its own of the node's stream.
+#include "ops/grad.h"
 #include "ops/random.h"
 
 #include <unistd.h>
@@ -219,6 +220,8 @@ const OpRegistration rows({
     {"RandomUniformLike", "", 1, infer_like, prepare_uniform_numbers, nullptr, kRandom},
     {"Bernoulli", "", 15, infer_bernoulli, prepare_bernoulli, nullptr, kRandom},
 });
+
+const GradRegistration grads({{"RandomNormalLike", "", nullptr}, {"RandomUniformLike", "", nullptr}, {"Bernoulli", "", nullptr}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,4 +1,6 @@
 // Resize (opset 10 and up) and Upsample: nearest, linear and cubic interpolation along any axes.
+#include "ops/grad.h"
+#include "ops/numeric.h"
 #include "ops/resize_taps.h"
 
 #include <cmath>
@@ -377,10 +379,90 @@ void prepare(PrepareContext& ctx) {
   }
 }
 
+// ---- ai.tiercel.ResizeGrad (dy, roi, scales, sizes, shape): each result's gradient goes where its taps looked, an axis at a time ----
+
+void infer_grad(InferContext& ctx) {
+  check_real(ctx, 0);
+  const auto ints = ctx.ints(4);
+  ctx.set_output(0, ints ? Type::tensor(ctx.dtype(0), Shape{std::span<const Dim>(*ints)}) : Type::tensor(ctx.dtype(0)));
+}
+
+template <class T> void back_along(const ResizeTaps& taps, int64_t inner, const T* dy, T* dx) {
+  std::fill_n(dx, taps.in * inner, T(0));
+  for (int64_t o = 0; o < taps.out; ++o) {
+    if (!taps.outside.empty() && taps.outside[static_cast<size_t>(o)]) continue;
+    for (int64_t t = 0; t < taps.taps; ++t) {
+      const size_t at = static_cast<size_t>(t * taps.out + o);
+      const T weight = static_cast<T>(taps.weight[at]);
+      T* const to = dx + taps.index[at] * inner;
+      for (int64_t k = 0; k < inner; ++k) to[k] += weight * dy[o * inner + k];
+    }
+  }
+}
+
+template <class T> void make_grad(PrepareContext& ctx, std::vector<ResizeTaps> taps) {
+  const Shape in = ctx.out_shape(0), out = ctx.shape(0);
+  int64_t most = 0, size = out.count();
+  std::vector<int> axes;
+  for (int i = 0; i < in.rank(); ++i) {
+    if (taps[static_cast<size_t>(i)].identity) continue;
+    axes.push_back(i);
+    size = size / out[i] * in[i];
+    most = std::max(most, size);
+  }
+  const int64_t half = round_up(most * static_cast<int64_t>(sizeof(T)), 64);
+  ctx.workspace(2 * half);
+  ctx.cost(8 * static_cast<double>(out.count()), 16 * static_cast<double>(out.count()));
+  ctx.run([=, taps = std::move(taps)](const Args& a, Worker& w) {
+    Shape now = out;
+    const T* from = a.in<T>(0);
+    for (size_t k = 0; k < axes.size(); ++k) {
+      const int axis = axes[k];
+      const ResizeTaps& t = taps[static_cast<size_t>(axis)];
+      const int64_t outer = now.count(0, axis), inner = now.count(axis + 1, now.rank());
+      T* const to = k + 1 == axes.size() ? a.out<T>(0) : reinterpret_cast<T*>(a.workspace<char>() + static_cast<int64_t>(k % 2) * half);
+      if (k) w.barrier();
+      w.parallel_for(outer, grain_for(t.out * inner * 2), [&](int64_t b, int64_t e) {
+        for (int64_t o = b; o < e; ++o) back_along(t, inner, from + o * t.out * inner, to + o * t.in * inner);
+      });
+      now[axis] = t.in;
+      from = to;
+    }
+  });
+}
+
+void prepare_grad(PrepareContext& ctx) {
+  const Shape &in = ctx.out_shape(0), &out = ctx.shape(0);
+  const auto request = request_of(ctx, in);
+  if (!request) ctx.fail("scales or sizes should be known by now");
+  if (in.rank() != out.rank()) ctx.fail("dy and the shape should have one rank");
+  if (out.count() == 0 || in.count() == 0) ctx.fail("there is nothing to resize: a tensor is empty");
+  std::vector<ResizeTaps> taps;
+  bool identity = true;
+  for (int i = 0; i < in.rank(); ++i) {
+    taps.push_back(resize_taps(mode_of(ctx.node), in[i], out[i], request->scale[i], request->crop_start[i], request->crop_end[i]));
+    identity = identity && taps.back().identity;
+  }
+  if (identity) return ctx.alias(0, 0);
+  if (ctx.dtype(0) == DType::kDouble) make_grad<double>(ctx, std::move(taps));
+  else if (ctx.dtype(0) == DType::kFloat) make_grad<float>(ctx, std::move(taps));
+  else ctx.fail("float and double have gradients");
+}
+
 const OpRegistration rows({
     {"Resize", "", 10, infer, prepare, nullptr, kAnyLayout},
     {"Upsample", "", 1, infer, prepare, nullptr, kAnyLayout},
+    {"ResizeGrad", kTiercelDomain, 1, infer_grad, prepare_grad},
 });
+
+void grad(GradContext& c) {
+  std::vector<Value*> in{c.dy(), c.x(1), c.x(2), c.x(3), c.w.shape_of(c.x(0))};
+  Value* const dx = c.w.op("ResizeGrad", in, {}, kTiercelDomain);
+  dx->producer->attributes = c.node.attributes;
+  dx->producer->opset = c.node.opset;  // their meaning depends on it
+  c.set(0, dx);
+}
+const GradRegistration grads({{"Resize", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

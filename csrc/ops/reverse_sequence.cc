@@ -1,4 +1,5 @@
 // ReverseSequence: the first sequence_lens[b] steps of batch entry b in reverse order, the rest as they are.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -42,6 +43,11 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"ReverseSequence", "", 10, infer, sub_byte<prepare>}});
+
+const GradRegistration grads({{"ReverseSequence", "", [](GradContext& c) {
+  c.set(0, c.w.op("ReverseSequence", {c.dy(), c.x(1)},
+                  {{"batch_axis", c.node.attr_int("batch_axis", 1)}, {"time_axis", c.node.attr_int("time_axis", 0)}}));
+}}});
 
 }  // namespace
 }  // namespace tiercel

@@ -4,7 +4,9 @@
 #include <sstream>
 
 #include "autodiff/gradients.h"
+#include "ops/infer_graph.h"
 #include "ops/registry.h"
+#include "passes/expand.h"
 #include "training/training_mode.h"
 
 namespace tiercel {
@@ -121,6 +123,17 @@ std::vector<std::string> trainable_weights(const Model& model) {
 
 namespace {
 
+// A copy of the model's graph, typed, in which what has no gradient but stands for others that have is written as those.
+std::shared_ptr<Graph> differentiable_graph(const Model& model) {
+  std::shared_ptr<Graph> g = model.graph->clone();
+  infer_graph(*g);
+  for (const auto expand : {expand_microsoft, expand_microsoft_attention, expand_microsoft_grouped, expand_attention, expand_rotary, expand_einsum}) {
+    expand(*g);
+    infer_graph(*g);
+  }
+  return g;
+}
+
 Value* output_of(Graph& g, const std::string& name) {
   if (g.outputs().empty()) fail(Code::kInvalidArgument, "the model has no output");
   if (name.empty()) return g.outputs()[0];
@@ -202,11 +215,10 @@ void add_optimizer(GraphWriter& w, StepGraph& r, const TrainingOptions& o, const
 
 StepGraph build_step(const Model& model, const TrainingOptions& o) {
   StepGraph r;
-  r.step = model.graph->clone();
+  r.step = differentiable_graph(model);
   Graph& g = *r.step;
   r.num_inputs = static_cast<int>(g.inputs().size());
   Value* const prediction = output_of(g, o.output);
-  { const GraphWriter typed(g); }
   Value* const target = g.add_input("target", target_type(prediction->type, o.loss));
   r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
   if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers of rank 1 or more");
@@ -253,7 +265,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
 
 Model gradient_model(const Model& model, const std::vector<std::string>& outputs, const std::vector<std::string>& wrt) {
   Model m = model;
-  m.graph = model.graph->clone();
+  m.graph = differentiable_graph(model);
   Graph& g = *m.graph;
   GraphWriter w(g);
   std::vector<GradientSeed> seeds;

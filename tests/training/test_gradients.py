@@ -276,6 +276,41 @@ def test_layer_norm() -> None:
     check_grad("RMSNormalization", [d.any(4, 3, 5), d.any(5)])
 
 
+def test_other_norms() -> None:
+    d = Draw(0)
+    check_grad("InstanceNormalization", [d.any(2, 3, 4, 2), d.any(3), d.any(3)])
+    check_grad("GroupNormalization", [d.any(2, 6, 4, 2), d.any(6), d.any(6)], {"num_groups": 3})
+    check_grad("GroupNormalization", [d.any(2, 6, 4, 2), d.any(3), d.any(3)], {"num_groups": 3}, opset=18)
+    check_grad("LpNormalization", [d.any(3, 4)], {"p": 1, "axis": 0})
+    check_grad("LpNormalization", [d.any(3, 4)])
+    check_grad("MeanVarianceNormalization", [d.any(2, 3, 4, 2)])
+
+
+def test_rest() -> None:
+    d, at = Draw(0), lambda *v: np.array(v, np.int64)
+    check_grad("ReverseSequence", [d.any(4, 3), at(4, 2, 1)])
+    check_grad("Shrink", [d.distinct(3, 4)], {"lambd": 0.6, "bias": 0.2})
+
+
+def test_by_expansion() -> None:
+    d = Draw(0)
+    check_grad("Einsum", [d.any(2, 3, 4), d.any(2, 4, 5)], {"equation": "bij,bjk->bik"})
+    check_grad("Einsum", [d.any(2, 3, 4), d.any(5, 4)], {"equation": "bij,kj->bk"})
+    check_grad("Attention", [d.any(1, 2, 3, 4), d.any(1, 2, 5, 4), d.any(1, 2, 5, 4)])
+    check_grad("Attention", [d.any(1, 2, 5, 4), d.any(1, 2, 5, 4), d.any(1, 2, 5, 4)], {"is_causal": 1})
+    check_grad("RotaryEmbedding", [d.any(1, 2, 3, 4), d.any(5, 2), d.any(5, 2), np.array([[0, 1, 2]])], constants=[1, 2])
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize(mode: str, coordinates: str) -> None:
+    d = Draw(0)
+    attrs = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    scales, sizes = np.array([1, 1, 2, 0.7], np.float32), np.array([2, 1, 3, 9], np.int64)
+    check_grad("Resize", [d.any(2, 1, 4, 5), None, scales], attrs, constants=[2])
+    check_grad("Resize", [d.any(2, 1, 4, 5), None, None, sizes], attrs, constants=[3], dynamic=True)
+
+
 def test_errors_name_node_and_way() -> None:
     from onnx import TensorProto, helper
 
