@@ -1,6 +1,7 @@
-"""scikit-learn's handwritten digits, a small convolutional network from nothing: about 98 % of held-out digits in a few seconds.
+"""scikit-learn's handwritten digits, a small convolutional network from nothing: about 98 % of held-out digits in a few
+seconds.
 
-    python examples/digits_cnn.py [out.onnx]
+python examples/digits_cnn.py [out.onnx]
 """
 
 import sys
@@ -21,7 +22,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 def network(seed: int = 0) -> Sequential:
     return Sequential(
-        [Conv(32, 3, activation="relu"), Conv(32, 3, activation="relu"), MaxPool(2), Conv(64, 3, activation="relu"), MaxPool(2), Flatten(),
+        [Conv(32, 3, activation="relu"), Conv(32, 3, activation="relu"), MaxPool(2),
+         Conv(64, 3, activation="relu"), MaxPool(2), Flatten(),
          Dropout(0.3), Dense(128, "relu"), Dense(10)],
         input_shape=(1, 8, 8),
         seed=seed,
@@ -36,7 +38,9 @@ def main() -> None:
     begin = time.perf_counter()
     trainer.fit(x[train], y[train], epochs=20, batch_size=64, seed=0, progress=sys.stderr.isatty())
     seconds = time.perf_counter() - begin
-    print(f"{trainer.evaluate(x[test], y[test])['accuracy']:.2%} of {len(test)} held-out digits, trained in {seconds:.1f} s")
+    print(
+        f"{trainer.evaluate(x[test], y[test])['accuracy']:.2%} of {len(test)} held-out digits, trained in {seconds:.1f} s"
+    )
     if len(sys.argv) > 1:
         trainer.save(sys.argv[1])
 

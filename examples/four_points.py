@@ -1,8 +1,8 @@
 """The smallest training there is: four points, two classes.
 
-    (1, 0), (0, 1) and (1, 1) against (-1, -1) and their like: a single unit finds the least-squares line, a hidden layer the classes.
+(1, 0), (0, 1) and (1, 1) against (-1, -1) and their like: a single unit finds the least-squares line, a hidden layer the classes.
 
-    python examples/four_points.py [--plot points.png]
+python examples/four_points.py [--plot points.png]
 """
 
 import sys
@@ -40,7 +40,14 @@ def plot(trainer: Trainer, path: str) -> None:
     grid = np.stack(np.meshgrid(np.linspace(-2, 2, 200), np.linspace(-2, 2, 200)), -1).astype(np.float32)
     scores = trainer.predict(grid.reshape(-1, 2))
     figure, axes = plt.subplots()
-    axes.contourf(grid[..., 0], grid[..., 1], (scores[:, 1] - scores[:, 0]).reshape(200, 200), levels=20, cmap="coolwarm", alpha=0.6)
+    axes.contourf(
+        grid[..., 0],
+        grid[..., 1],
+        (scores[:, 1] - scores[:, 0]).reshape(200, 200),
+        levels=20,
+        cmap="coolwarm",
+        alpha=0.6,
+    )
     axes.scatter(*POINTS.T, c=LABELS, cmap="coolwarm", edgecolors="black", s=100)
     figure.savefig(path)
 

@@ -150,6 +150,7 @@ __all__ = [
     "get_ep_devices",
     "get_include",
     "get_version_string",
+    "gradient",
     "has_collective_ops",
     "install_as_onnxruntime",
     "preload_dlls",
@@ -160,5 +161,6 @@ __all__ = [
     "set_default_logger_verbosity",
     "set_global_thread_pool_sizes",
     "set_seed",
+    "training",
     "unregister_execution_provider_library",
 ]

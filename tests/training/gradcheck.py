@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from oracle import one_node
 
 import tiercel
+from oracle import one_node
 from tiercel import _core
 
 
-def projected(model: onnx.ModelProto, names: Sequence[str], shapes: Sequence[Any], rng: np.random.Generator) -> onnx.ModelProto:
+def projected(
+    model: onnx.ModelProto, names: Sequence[str], shapes: Sequence[Any], rng: np.random.Generator
+) -> onnx.ModelProto:
     """The model with every float output multiplied by fixed random numbers: so no part of a gradient can cancel or hide."""
     graph = model.graph
     del graph.output[:]
@@ -53,7 +55,11 @@ def check_grad(
     data = model.SerializeToString()
     forward = tiercel.InferenceSession(data)
     if wrt is None:
-        wrt = [i for i, v in enumerate(inputs) if isinstance(v, np.ndarray) and v.dtype == np.float64 and i not in constants]
+        wrt = [
+            i
+            for i, v in enumerate(inputs)
+            if isinstance(v, np.ndarray) and v.dtype == np.float64 and i not in constants
+        ]
     asked = [f"x{i}" for i in wrt]
     backward = tiercel.InferenceSession(_core.gradient_model(data, "", [], asked))
     got = backward.run([f"gradient of {n}" for n in asked], feeds)
@@ -63,7 +69,9 @@ def check_grad(
 
     for name, gradient in zip(asked, got, strict=True):
         x = np.asarray(feeds[name])
-        assert gradient.shape == x.shape and gradient.dtype == x.dtype, f"{op_type}: the gradient of {name} is {gradient.dtype}{gradient.shape}"
+        assert gradient.shape == x.shape and gradient.dtype == x.dtype, (
+            f"{op_type}: the gradient of {name} is {gradient.dtype}{gradient.shape}"
+        )
         expected = np.zeros(x.shape)
         flat = expected.reshape(-1)
         for i in range(x.size):
@@ -72,6 +80,11 @@ def check_grad(
             up = value({**feeds, name: moved.reshape(x.shape)})
             moved[i] -= 2 * step
             flat[i] = (up - value({**feeds, name: moved.reshape(x.shape)})) / (2 * step)
-        np.testing.assert_allclose(gradient, expected, rtol=rtol, atol=atol * max(1.0, np.abs(expected).max(initial=0)) + 1e-9 / step * 1e-3,
-                                   err_msg=f"{op_type}: gradient of {name}")
+        np.testing.assert_allclose(
+            gradient,
+            expected,
+            rtol=rtol,
+            atol=atol * max(1.0, np.abs(expected).max(initial=0)) + 1e-9 / step * 1e-3,
+            err_msg=f"{op_type}: gradient of {name}",
+        )
     return got

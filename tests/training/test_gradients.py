@@ -47,8 +47,32 @@ ACTIVATIONS = [
     "Relu", "LeakyRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "Softplus", "Softsign", "HardSigmoid", "HardSwish", "Gelu", "Mish",
     "Sigmoid", "Tanh",
 ]  # fmt: skip
-UNARY = ["Abs", "Neg", "Exp", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Erf", "Floor", "Ceil", "Round", "Sign", "Identity"]
-DOMAINS = {"Log": "positive", "Sqrt": "positive", "Reciprocal": "positive", "Asin": "small", "Acos": "small", "Atanh": "small"}
+UNARY = [
+    "Abs",
+    "Neg",
+    "Exp",
+    "Sin",
+    "Cos",
+    "Tan",
+    "Atan",
+    "Sinh",
+    "Cosh",
+    "Asinh",
+    "Erf",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sign",
+    "Identity",
+]
+DOMAINS = {
+    "Log": "positive",
+    "Sqrt": "positive",
+    "Reciprocal": "positive",
+    "Asin": "small",
+    "Acos": "small",
+    "Atanh": "small",
+}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -175,7 +199,13 @@ def test_cross_entropy(reduction: str) -> None:
     attrs = {"reduction": reduction}
     check_grad("SoftmaxCrossEntropyLoss", [d.any(3, 4), labels[:, 0]], attrs)
     check_grad("SoftmaxCrossEntropyLoss", [d.any(3, 4), labels[:, 0].astype(np.int32)], attrs, outputs=2)
-    check_grad("SoftmaxCrossEntropyLoss", [d.any(3, 4, 2), labels, d.positive(4)], {**attrs, "ignore_index": 1}, constants=[2], outputs=2)
+    check_grad(
+        "SoftmaxCrossEntropyLoss",
+        [d.any(3, 4, 2), labels, d.positive(4)],
+        {**attrs, "ignore_index": 1},
+        constants=[2],
+        outputs=2,
+    )
     check_grad("NegativeLogLikelihoodLoss", [d.any(3, 4, 2), labels, d.positive(4)], attrs, constants=[2])
 
 
@@ -218,7 +248,9 @@ def test_indexing() -> None:
     check_grad("GatherElements", [d.any(3, 4), np.array([[0, 2, 2, 1], [0, 1, 2, 1]])], {"axis": 0})
     check_grad("GatherND", [d.any(3, 4), np.array([[0, 1], [2, 2], [0, 1]])])
     check_grad("ScatterElements", [d.any(3, 4), np.array([[0, 2, 1, 1]]), d.any(1, 4)])
-    check_grad("ScatterElements", [d.any(3, 4), np.array([[0, 2, 2, 1], [0, 1, 0, 1]]), d.any(2, 4)], {"reduction": "add"})
+    check_grad(
+        "ScatterElements", [d.any(3, 4), np.array([[0, 2, 2, 1], [0, 1, 0, 1]]), d.any(2, 4)], {"reduction": "add"}
+    )
     check_grad("ScatterND", [d.any(3, 4), np.array([[0], [2]]), d.any(2, 4)])
     check_grad("ScatterND", [d.any(3, 4), np.array([[0], [0]]), d.any(2, 4)], {"reduction": "add"})
 
@@ -236,8 +268,18 @@ def test_conv(seed: int) -> None:
     attrs = {"kernel_shape": kernel, "dilations": dilation, "strides": stride, "pads": pads, "group": groups}
     inputs = [d.any(2, channels, *space), d.any(outputs, channels // groups, *kernel), d.any(outputs)]
     check_grad("Conv", inputs, attrs, dynamic=seed % 2 == 1)
-    small = [d.any(2, channels, *[s // 2 + 1 for s in space]), d.any(channels, outputs // groups, *kernel), d.any(outputs)]
-    if min((s // 2) * t + r - p - q for s, t, r, p, q in zip(space, stride, reach, pads[:rank], pads[rank:], strict=True)) > 0:
+    small = [
+        d.any(2, channels, *[s // 2 + 1 for s in space]),
+        d.any(channels, outputs // groups, *kernel),
+        d.any(outputs),
+    ]
+    if (
+        min(
+            (s // 2) * t + r - p - q
+            for s, t, r, p, q in zip(space, stride, reach, pads[:rank], pads[rank:], strict=True)
+        )
+        > 0
+    ):
         check_grad("ConvTranspose", small, attrs)
 
 
@@ -245,7 +287,11 @@ def test_conv_forms() -> None:
     d = Draw(0)
     check_grad("Conv", [d.any(2, 4, 9), d.any(4, 1, 3)], {"group": 4, "strides": [2], "auto_pad": "SAME_UPPER"})
     check_grad("Conv", [d.any(1, 2, 3, 3, 3, 3), d.any(2, 2, 2, 2, 2, 2)])
-    check_grad("ConvTranspose", [d.any(2, 3, 4, 4), d.any(3, 2, 3, 3), d.any(2)], {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]})
+    check_grad(
+        "ConvTranspose",
+        [d.any(2, 3, 4, 4), d.any(3, 2, 3, 3), d.any(2)],
+        {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]},
+    )
 
 
 def test_pools() -> None:
@@ -298,7 +344,9 @@ def test_by_expansion() -> None:
     check_grad("Einsum", [d.any(2, 3, 4), d.any(5, 4)], {"equation": "bij,kj->bk"})
     check_grad("Attention", [d.any(1, 2, 3, 4), d.any(1, 2, 5, 4), d.any(1, 2, 5, 4)])
     check_grad("Attention", [d.any(1, 2, 5, 4), d.any(1, 2, 5, 4), d.any(1, 2, 5, 4)], {"is_causal": 1})
-    check_grad("RotaryEmbedding", [d.any(1, 2, 3, 4), d.any(5, 2), d.any(5, 2), np.array([[0, 1, 2]])], constants=[1, 2])
+    check_grad(
+        "RotaryEmbedding", [d.any(1, 2, 3, 4), d.any(5, 2), d.any(5, 2), np.array([[0, 1, 2]])], constants=[1, 2]
+    )
 
 
 @pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])

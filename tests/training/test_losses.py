@@ -18,11 +18,15 @@ LABELS = np.array([0, 4, 1, 1, 2, 3])
 
 
 def test_cross_entropy_of_seven_tenths() -> None:
-    assert float(loss_value("binary_cross_entropy", np.float32([0.7]), np.float32([1]))) == pytest.approx(0.3567, abs=5e-5)
+    assert float(loss_value("binary_cross_entropy", np.float32([0.7]), np.float32([1]))) == pytest.approx(
+        0.3567, abs=5e-5
+    )
     scores = np.log(np.float32([[0.3, 0.7]]))
     assert float(loss_value("cross_entropy", scores, np.array([1]))) == pytest.approx(-math.log(0.7), rel=1e-6)
     logit = np.float32([math.log(0.7 / 0.3)])
-    assert float(loss_value("binary_cross_entropy_with_logits", logit, np.float32([1]))) == pytest.approx(-math.log(0.7), rel=1e-6)
+    assert float(loss_value("binary_cross_entropy_with_logits", logit, np.float32([1]))) == pytest.approx(
+        -math.log(0.7), rel=1e-6
+    )
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
@@ -45,9 +49,13 @@ def test_cross_entropy_of_seven_tenths() -> None:
         ("kl_div", {"log_target": True}, np.log(P), np.log(P[::-1]), ("kl", {"log_target": 1})),
     ],
 )  # fmt: skip
-def test_against_torch(name: str, options: dict[str, Any], prediction: Any, target: Any, ours: tuple[str, dict[str, float]], reduction: str) -> None:
+def test_against_torch(
+    name: str, options: dict[str, Any], prediction: Any, target: Any, ours: tuple[str, dict[str, float]], reduction: str
+) -> None:
     torch = pytest.importorskip("torch")
-    expected = getattr(torch.nn.functional, name)(torch.tensor(prediction), torch.tensor(target), reduction=reduction, **options)
+    expected = getattr(torch.nn.functional, name)(
+        torch.tensor(prediction), torch.tensor(target), reduction=reduction, **options
+    )
     got = loss_value(Loss(ours[0], reduction=reduction, **ours[1]), prediction, target)
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-6, atol=1e-9)
 
@@ -57,8 +65,14 @@ def test_against_torch(name: str, options: dict[str, Any], prediction: Any, targ
 def test_class_weights(target: Any, smoothing: float) -> None:
     torch = pytest.importorskip("torch")
     weight = np.float32([0.5, 1, 2, 0.25, 1.5])
-    expected = torch.nn.functional.cross_entropy(torch.tensor(X), torch.tensor(target), torch.tensor(weight, dtype=torch.float64), label_smoothing=smoothing)
-    np.testing.assert_allclose(loss_value(Loss("cross_entropy", weight=weight, label_smoothing=smoothing), X, target), expected.numpy(), rtol=1e-6)
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(X), torch.tensor(target), torch.tensor(weight, dtype=torch.float64), label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(
+        loss_value(Loss("cross_entropy", weight=weight, label_smoothing=smoothing), X, target),
+        expected.numpy(),
+        rtol=1e-6,
+    )
 
 
 def test_others() -> None:
@@ -66,7 +80,10 @@ def test_others() -> None:
     np.testing.assert_allclose(loss_value("hinge", X, sign), np.maximum(0, 1 - sign * X).mean())
     cosine = (X * T).sum(-1) / np.linalg.norm(X, axis=-1) / np.linalg.norm(T, axis=-1)
     np.testing.assert_allclose(loss_value("cosine", X, T), (1 - cosine).mean())
-    np.testing.assert_allclose(loss_value(Loss("kl", reduction="batchmean"), np.log(P), P[::-1]), (P[::-1] * (np.log(P[::-1]) - np.log(P))).sum() / 6)
+    np.testing.assert_allclose(
+        loss_value(Loss("kl", reduction="batchmean"), np.log(P), P[::-1]),
+        (P[::-1] * (np.log(P[::-1]) - np.log(P))).sum() / 6,
+    )
     weighted = loss_value(Loss("binary_cross_entropy_with_logits", weight=[2.0]), X, P)
     s = 1 / (1 + np.exp(-X))
     np.testing.assert_allclose(weighted, -(2 * P * np.log(s) + (1 - P) * np.log(1 - s)).mean(), rtol=1e-6)

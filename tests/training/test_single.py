@@ -6,16 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import one_node
 
 import tiercel
+from oracle import one_node
 from tiercel import _core
 
 
-def compare(op: str, inputs: list[Any], attrs: dict[str, Any] | None = None, outputs: int = 1, constants: tuple[int, ...] = (), rtol: float = 2e-5) -> None:
+def compare(
+    op: str,
+    inputs: list[Any],
+    attrs: dict[str, Any] | None = None,
+    outputs: int = 1,
+    constants: tuple[int, ...] = (),
+    rtol: float = 2e-5,
+) -> None:
     results = []
     for dtype in (np.float64, np.float32):
-        cast = [x.astype(np.float32).astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x for x in inputs]
+        cast = [
+            x.astype(np.float32).astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+            for x in inputs
+        ]
         model, feeds, _ = one_node(op, cast, attrs, 23, "", outputs, constants)
         asked = [f"x{i}" for i, x in enumerate(cast) if x.dtype == dtype and i not in constants]
         data = _core.gradient_model(_squared(model), "", [], asked)
@@ -25,7 +35,9 @@ def compare(op: str, inputs: list[Any], attrs: dict[str, Any] | None = None, out
             session = tiercel.InferenceSession(data, options)
             results.append(session.run([f"gradient of {n}" for n in asked], feeds))
     for wide, _, one, two in zip(*results, strict=True):
-        np.testing.assert_allclose(one, wide, rtol=rtol, atol=rtol * max(1.0, float(np.abs(wide).max(initial=0))), err_msg=op)
+        np.testing.assert_allclose(
+            one, wide, rtol=rtol, atol=rtol * max(1.0, float(np.abs(wide).max(initial=0))), err_msg=op
+        )
         np.testing.assert_array_equal(one, two)
 
 
@@ -53,13 +65,22 @@ def test_conv(seed: int) -> None:
     space = [int(rng.integers(0, 9)) + r for r in reach]
     channels, outputs = int(rng.integers(1, 21)) * groups, int(rng.integers(1, 40)) * groups
     attrs = {"kernel_shape": kernel, "dilations": dilation, "strides": stride, "pads": pads, "group": groups}
-    inputs = [rng.standard_normal((int(rng.choice([1, 3, 70])), channels, *space)), rng.standard_normal((outputs, channels // groups, *kernel)), rng.standard_normal(outputs)]
+    inputs = [
+        rng.standard_normal((int(rng.choice([1, 3, 70])), channels, *space)),
+        rng.standard_normal((outputs, channels // groups, *kernel)),
+        rng.standard_normal(outputs),
+    ]
     compare("Conv", inputs, attrs)
 
 
 def test_conv_of_more_images_than_a_slab() -> None:
     rng = np.random.default_rng(0)
-    compare("Conv", [rng.standard_normal((40, 16, 64, 64)), rng.standard_normal((8, 16, 3, 3))], {"pads": [1] * 4, "strides": [2, 2]}, rtol=1e-4)
+    compare(
+        "Conv",
+        [rng.standard_normal((40, 16, 64, 64)), rng.standard_normal((8, 16, 3, 3))],
+        {"pads": [1] * 4, "strides": [2, 2]},
+        rtol=1e-4,
+    )
     compare("Conv", [rng.standard_normal((9, 32, 30, 31)), rng.standard_normal((32, 1, 3, 3))], {"group": 32})
 
 
@@ -101,5 +122,7 @@ def test_products() -> None:
     rng = np.random.default_rng(0)
     compare("MatMul", [rng.standard_normal((3, 33, 65)), rng.standard_normal((65, 47))])
     compare("MatMul", [rng.standard_normal((3, 4, 33, 65)), rng.standard_normal((4, 65, 47))])
-    compare("Gemm", [rng.standard_normal((33, 65)), rng.standard_normal((47, 65)), rng.standard_normal(47)], {"transB": 1})
+    compare(
+        "Gemm", [rng.standard_normal((33, 65)), rng.standard_normal((47, 65)), rng.standard_normal(47)], {"transB": 1}
+    )
     compare("Gather", [rng.standard_normal((50, 300)), rng.integers(-50, 50, (7, 9))])

@@ -11,8 +11,23 @@ import pytest
 
 import tiercel
 from tiercel.training import (
-    SGD, Adagrad, Adam, AdamW, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAveragePool, History, LayerNorm, Lion, MaxPool, RMSprop,
-    Sequential, Trainer,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    History,
+    LayerNorm,
+    Lion,
+    MaxPool,
+    RMSprop,
+    Sequential,
+    Trainer,
 )  # fmt: skip
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -110,7 +125,9 @@ def test_only_what_is_asked_for_is_trained() -> None:
 
     for tensor in onnx.load_from_string(trainer.model()).graph.initializer:
         same = np.array_equal(numpy_helper.to_array(tensor), before[tensor.name])
-        assert same == (not tensor.name.startswith("dense1") and tensor.name not in ("batchnorm0.mean", "batchnorm0.var"))
+        assert same == (
+            not tensor.name.startswith("dense1") and tensor.name not in ("batchnorm0.mean", "batchnorm0.var")
+        )
 
 
 def test_digits() -> None:
@@ -138,7 +155,9 @@ class Copy:
                 if getattr(layer, name, None) is not None:
                     _, value = next(state)
                     target = torch.tensor(value)
-                    getattr(layer, name).data = target.T.contiguous() if isinstance(layer, torch.nn.Linear) and name == "weight" else target
+                    getattr(layer, name).data = (
+                        target.T.contiguous() if isinstance(layer, torch.nn.Linear) and name == "weight" else target
+                    )
 
 
 @pytest.mark.parametrize(
@@ -247,7 +266,9 @@ def test_loss_that_is_not_finite_names_its_node_and_changes_nothing() -> None:
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
                               [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
                               [helper.make_tensor("w", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])])  # fmt: skip
-    trainer = Trainer(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), optimizer=SGD(0.1))
+    trainer = Trainer(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), optimizer=SGD(0.1)
+    )
     before = bits(trainer)
     with pytest.raises(Exception, match=r'step 1: the loss is not finite.*Log node "log".*unchanged'):
         trainer.step(-np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
@@ -258,7 +279,7 @@ def test_loss_that_is_not_finite_names_its_node_and_changes_nothing() -> None:
 
 def test_bad_options_and_arrays() -> None:
     model = Sequential([Dense(3)], input_shape=(5,))
-    with pytest.raises(Exception, match='no optimizer "?\'?sdg'):
+    with pytest.raises(Exception, match="no optimizer \"?'?sdg"):
         Trainer(model, optimizer="sdg")
     with pytest.raises(ValueError, match="no weight matches 'fc'"):
         Trainer(model, trainable="fc")
@@ -285,7 +306,9 @@ def test_sequential_says_what_is_wrong() -> None:
         Sequential([Dense(3, init="glorat")], input_shape=(5,))
 
 
-@pytest.mark.parametrize("init", ["he", "he_normal", "glorot", "glorot_normal", "lecun", "lecun_normal", "orthogonal", "zeros"])
+@pytest.mark.parametrize(
+    "init", ["he", "he_normal", "glorot", "glorot_normal", "lecun", "lecun_normal", "orthogonal", "zeros"]
+)
 def test_initializers(init: str) -> None:
     w = Sequential([Dense(400, init=init)], input_shape=(300,), seed=1).weights["dense0.weight"]
     again = Sequential([Dense(400, init=init)], input_shape=(300,), seed=1).weights["dense0.weight"]

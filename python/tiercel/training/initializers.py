@@ -32,7 +32,8 @@ def initialize(
     shape: Sequence[int],
     fan_in_axis: int,
 ) -> Array:
-    """he, glorot, lecun (each with _uniform, _normal; alone: uniform), orthogonal, zeros, or a function of generator and shape."""
+    """he, glorot, lecun (each with _uniform, _normal; alone: uniform), orthogonal, zeros, or a function of generator and
+    shape."""
     if callable(kind):
         return np.asarray(kind(rng, shape), np.float32)
     fan_in, fan_out = _fans(shape, fan_in_axis)
@@ -48,4 +49,6 @@ def initialize(
         return _orthogonal(rng, shape).astype(np.float32)
     if kind == "zeros":
         return np.zeros(shape, np.float32)
-    raise ValueError(f"there is no initializer {kind!r}; there are: he, glorot, lecun (_uniform, _normal), orthogonal, zeros")
+    raise ValueError(
+        f"there is no initializer {kind!r}; there are: he, glorot, lecun (_uniform, _normal), orthogonal, zeros"
+    )

@@ -29,7 +29,8 @@ def _each(value: Extents, rank: int) -> list[int]:
 
 
 class Layer:
-    """``emit`` adds the layer's nodes to a builder, whose ``shape`` is that of one sample, and leaves that of the result there."""
+    """``emit`` adds the layer's nodes to a builder, whose ``shape`` is that of one sample, and leaves that of the result
+    there."""
 
     def emit(self, b: Builder) -> None:
         raise NotImplementedError
@@ -40,12 +41,14 @@ class Layer:
 
 
 class Activation(Layer):
-    """relu, leaky_relu, elu, selu, gelu, gelu_tanh, sigmoid, tanh, softplus, softsign, mish, silu, hard_swish, hard_sigmoid, softmax,
-    log_softmax."""
+    """relu, leaky_relu, elu, selu, gelu, gelu_tanh, sigmoid, tanh, softplus, softsign, mish, silu, hard_swish, hard_sigmoid,
+    softmax, log_softmax."""
 
     def __init__(self, name: str) -> None:
         if name != "silu" and name not in _ACTIVATIONS:
-            raise ValueError(f"there is no activation {name!r}; there are: {', '.join(sorted([*_ACTIVATIONS, 'silu']))}")
+            raise ValueError(
+                f"there is no activation {name!r}; there are: {', '.join(sorted([*_ACTIVATIONS, 'silu']))}"
+            )
         self.name = name
 
     def emit(self, b: Builder) -> None:
@@ -63,14 +66,20 @@ def _activate(b: Builder, activation: str | None) -> None:
 
 
 def _default_init(activation: str | None) -> str:
-    return "he" if activation in ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "mish", "hard_swish", "elu") else "glorot"
+    return (
+        "he"
+        if activation in ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "mish", "hard_swish", "elu")
+        else "glorot"
+    )
 
 
 class Dense(Layer):
-    """``units`` results, each a weighted sum of the last axis. ``init``: of the weights; by default He's for the relatives of ReLU, else
-    Glorot's."""
+    """``units`` results, each a weighted sum of the last axis. ``init``: of the weights; by default He's for the relatives of
+    ReLU, else Glorot's."""
 
-    def __init__(self, units: int, activation: str | None = None, bias: bool = True, init: Initializer | None = None) -> None:
+    def __init__(
+        self, units: int, activation: str | None = None, bias: bool = True, init: Initializer | None = None
+    ) -> None:
         self.units, self.activation, self.bias = units, activation, bias
         self.init = init or _default_init(activation)
 
@@ -113,7 +122,9 @@ class Conv(Layer):
         if not rank:
             raise ValueError(f"{b.scope}: a convolution takes [C, ...], got samples of shape {b.shape}")
         if channels % self.groups or self.filters % self.groups:
-            raise ValueError(f"{b.scope}: {channels} channels and {self.filters} filters do not divide into {self.groups} groups")
+            raise ValueError(
+                f"{b.scope}: {channels} channels and {self.filters} filters do not divide into {self.groups} groups"
+            )
         kernel, stride, dilation = (_each(v, rank) for v in (self.kernel, self.stride, self.dilation))
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
         begin, end = _pads(self.padding, space, reach, stride)
@@ -121,7 +132,17 @@ class Conv(Layer):
         inputs = [b.current, b.weight("weight", initialize(self.init, b.rng, shape, 1))]
         if self.bias:
             inputs.append(b.weight("bias", np.zeros(self.filters, np.float32)))
-        b.node("Conv", inputs, {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": begin + end, "group": self.groups})
+        b.node(
+            "Conv",
+            inputs,
+            {
+                "kernel_shape": kernel,
+                "strides": stride,
+                "dilations": dilation,
+                "pads": begin + end,
+                "group": self.groups,
+            },
+        )
         b.shape = (self.filters, *_slide(b.scope, space, reach, stride, begin, end))
         _activate(b, self.activation)
 
@@ -138,7 +159,9 @@ def _pads(padding: str | Extents, space: list[int], reach: list[int], stride: li
     return both, list(both)
 
 
-def _slide(scope: str, space: list[int], reach: list[int], stride: list[int], begin: list[int], end: list[int]) -> list[int]:
+def _slide(
+    scope: str, space: list[int], reach: list[int], stride: list[int], begin: list[int], end: list[int]
+) -> list[int]:
     out = [(n + p + q - r) // s + 1 for n, p, q, r, s in zip(space, begin, end, reach, stride, strict=True)]
     if min(out) < 1:
         raise ValueError(f"{scope}: a window of {reach} does not fit {space}")
@@ -186,7 +209,11 @@ class BatchNorm(Layer):
         n = b.shape[0]
         names = [b.weight(name, np.full(n, value, np.float32)) for name, value in
                  (("scale", 1), ("bias", 0), ("mean", 0), ("var", 1))]  # fmt: skip
-        b.node("BatchNormalization", [b.current, *names], {"momentum": float(self.momentum), "epsilon": float(self.epsilon)})
+        b.node(
+            "BatchNormalization",
+            [b.current, *names],
+            {"momentum": float(self.momentum), "epsilon": float(self.epsilon)},
+        )
 
 
 class LayerNorm(Layer):

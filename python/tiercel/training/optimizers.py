@@ -23,7 +23,9 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    def __init__(self, lr: float | Schedule = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, lr: float | Schedule = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(lr, weight_decay=weight_decay)
         if momentum:
             self.name = "momentum"
@@ -101,7 +103,7 @@ class Lion(Optimizer):
         super().__init__(lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
 
 
-_BY_NAME: dict[str, type[Optimizer]] = {
+_BY_NAME: dict[str, Callable[[], Optimizer]] = {
     "sgd": SGD, "momentum": Momentum, "rmsprop": RMSprop, "adagrad": Adagrad, "adam": Adam, "adamw": AdamW, "lion": Lion,
 }  # fmt: skip
 

@@ -41,8 +41,9 @@ class Builder:
 
 
 class Sequential:
-    """``Sequential([Dense(16, "relu"), Dense(1)], input_shape=(2,), seed=0)``: ``build()`` gives the .onnx bytes, ``save(path)`` writes them.
-    ``input_shape``: of one sample; the batch is an axis before it, named "batch". The same seed gives the same weights."""
+    """``Sequential([Dense(16, "relu"), Dense(1)], input_shape=(2,), seed=0)``: ``build()`` gives the .onnx bytes,
+    ``save(path)`` writes them. ``input_shape``: of one sample; the batch is an axis before it, named "batch". The same seed
+    gives the same weights."""
 
     def __init__(
         self,
@@ -66,7 +67,10 @@ class Sequential:
         b.nodes[-1] = (op, inputs, [output_name], attributes)
         self.output_shape = b.shape
         self.weights = b.weights
-        inputs_of_model = [(input_name, np.dtype(np.float32), ["batch", *self.input_shape])]
+        extents: list[int | str] = ["batch", *self.input_shape]
+        inputs_of_model: list[tuple[str, np.dtype[Any], Sequence[int | str]]] = [
+            (input_name, np.dtype(np.float32), extents)
+        ]
         self._bytes: bytes = _core.build_model(inputs_of_model, b.weights, b.nodes, [output_name])
 
     def build(self) -> bytes:

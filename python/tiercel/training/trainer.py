@@ -26,9 +26,9 @@ class History(dict[str, list[float]]):
 
 
 class Trainer:
-    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``: a name or an Optimizer.
-    ``trainable``: "all", or patterns (fnmatch) of weights' names. ``output``: the one that the loss is of, by default the first.
-    ``clip_norm``, ``clip_value``: of the gradients. ``seed``: of Dropout. ``threads``: 0 for all."""
+    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``: a name
+    or an Optimizer. ``trainable``: "all", or patterns (fnmatch) of weights' names. ``output``: the one that the loss is of,
+    by default the first. ``clip_norm``, ``clip_value``: of the gradients. ``seed``: of Dropout. ``threads``: 0 for all."""
 
     def __init__(
         self,
@@ -45,12 +45,20 @@ class Trainer:
         self._data, self._folder = model_bytes(model)
         self.loss = Loss(loss) if isinstance(loss, str) else loss
         self.optimizer = optimizer_of(optimizer)
-        self._options = dict(output=output, clip_norm=clip_norm, clip_value=clip_value, seed=seed, threads=threads)
+        self._options: dict[str, Any] = {
+            "output": output,
+            "clip_norm": clip_norm,
+            "clip_value": clip_value,
+            "seed": seed,
+            "threads": threads,
+        }
         self._trainable = self._names(trainable)
         info = _core.model_info(self._data)
         self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
         self._dtypes = [_numpy_type(kind) for _, kind, _ in info["inputs"]]
-        self._output_dtype = next((_numpy_type(k) for n, k, _ in info["outputs"] if n == output or not output), np.dtype(np.float32))
+        names = [name for name, _, _ in info["outputs"]]
+        self._output = names.index(output) if output in names else 0
+        self._output_dtype = _numpy_type(info["outputs"][self._output][1])
         self._core: Any = None
         self._labels: bool | None = None
         self._session: tuple[int, InferenceSession] | None = None
@@ -77,8 +85,9 @@ class Trainer:
         callbacks: Sequence[Callable[[Trainer, int, History], Any]] = (),
         progress: bool = False,
     ) -> History:
-        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y). After each epoch every callback gets the trainer, the
-        number of the epoch (from 0) and the history; one that returns True ends the training. ``progress``: a bar, where tqdm is there."""
+        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y). After each epoch every callback gets the
+        trainer, the number of the epoch (from 0) and the history; one that returns True ends the training. ``progress``: a
+        bar, where tqdm is there."""
         history = History(loss=[], seconds=[])
         rng = np.random.default_rng(seed)
         inputs = None if y is None else self._inputs(x)  # type: ignore[arg-type]
@@ -88,11 +97,15 @@ class Trainer:
                 raise ValueError(f"x and y should have one length, got {[len(a) for a in inputs]} and {len(y)}")
             if not len(y):
                 raise ValueError("there is nothing to train on: x and y are empty")
+        if inputs is None and epochs > 1 and iter(x) is x:
+            raise ValueError(
+                f"an iterator serves one epoch: give what can be iterated {epochs} times, such as a list of batches"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, not {batch_size}")
         for epoch in _bar(range(epochs), progress):
             begin, total, count = time.perf_counter(), 0.0, 0
-            batches = x if inputs is None else _batches(inputs, y, batch_size, rng if shuffle else None)
+            batches: Any = x if inputs is None else _batches(inputs, y, batch_size, rng if shuffle else None)
             for xs, t in batches:
                 n = len(t)
                 total += self.step(xs, t) * n
@@ -102,7 +115,8 @@ class Trainer:
             if validation is not None:
                 for name, value in self.evaluate(*validation).items():
                     history.setdefault(f"val_{name}", []).append(value)
-            if any([callback(self, epoch, history) is True for callback in callbacks]):
+            answers = [callback(self, epoch, history) for callback in callbacks]
+            if any(answer is True for answer in answers):
                 break
         return history
 
@@ -116,7 +130,7 @@ class Trainer:
             total += loss * len(t)
             count += len(t)
             if self._labels:
-                right += int((outputs[0].argmax(axis=1) == t).sum())
+                right += int((outputs[self._output].argmax(axis=1) == t).sum())
         result = {"loss": total / max(count, 1)}
         if self._labels:
             result["accuracy"] = right / max(int(np.prod(target.shape)), 1)
@@ -166,7 +180,9 @@ class Trainer:
         names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
         for p in patterns:
             if not fnmatch.filter(known, p):
-                raise ValueError(f"no weight matches {p!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}")
+                raise ValueError(
+                    f"no weight matches {p!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
+                )
         return names
 
     def _start(self, labels: bool) -> None:
@@ -186,7 +202,9 @@ class Trainer:
         if self._core is None:
             self._start(labels)
         elif labels != self._labels:
-            raise ValueError(f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}")
+            raise ValueError(
+                f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}"
+            )
         return self._core
 
     def _target(self, y: Array) -> Array:
@@ -198,12 +216,14 @@ class Trainer:
             if missing:
                 raise ValueError(f"inputs are missing: {', '.join(missing)}")
             arrays = [x[n] for n in self.input_names]
-        elif isinstance(x, np.ndarray) or len(self.input_names) == 1 and not _is_list_of_arrays(x):
+        elif isinstance(x, np.ndarray) or (len(self.input_names) == 1 and not _is_list_of_arrays(x)):
             arrays = [np.asarray(x)]
         else:
             arrays = list(x)
         if len(arrays) != len(self.input_names):
-            raise ValueError(f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}")
+            raise ValueError(
+                f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}"
+            )
         return [np.ascontiguousarray(a, t) for a, t in zip(arrays, self._dtypes, strict=True)]
 
 
@@ -216,7 +236,9 @@ def _numpy_type(kind: str) -> np.dtype[Any]:
     return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
 
 
-def _batches(inputs: Sequence[Array], y: Array, size: int, rng: np.random.Generator | None) -> Iterable[tuple[list[Array], Array]]:
+def _batches(
+    inputs: Sequence[Array], y: Array, size: int, rng: np.random.Generator | None
+) -> Iterable[tuple[list[Array], Array]]:
     order = None if rng is None else rng.permutation(len(y))
     for i in range(0, len(y), size):
         at = slice(i, i + size) if order is None else order[i : i + size]
