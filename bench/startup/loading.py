@@ -24,7 +24,15 @@ def measure(engine: str, model: Path, threads: int) -> tuple[float, float]:
     """Seconds: loading; loading and the first run."""
     name, _, folder = engine.partition("=")
     path = {"PYTHONPATH": folder} if folder else {}
-    command = [sys.executable, str(Path(compare.__file__).with_name("measure.py")), name, str(model), str(model.with_suffix(".npz")), str(threads), "0"]
+    command = [
+        sys.executable,
+        str(Path(compare.__file__).with_name("measure.py")),
+        name,
+        str(model),
+        str(model.with_suffix(".npz")),
+        str(threads),
+        "0",
+    ]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | path).stdout
     row = json.loads(out.splitlines()[-1])
     return row["load_s"], row["load_s"] + row["first_s"]
@@ -45,7 +53,13 @@ def main() -> None:
     names = args.models or sorted(p.stem for p in args.folder.glob("*.onnx") if p.with_suffix(".npz").exists())
     others = args.engines[1:]
     labels = args.engines
-    print("| model | " + " | ".join(f"{e}: load | and first" for e in labels) + " | " + " | ".join(f"{e}: ratio | and first" for e in labels[1:]) + " |")
+    print(
+        "| model | "
+        + " | ".join(f"{e}: load | and first" for e in labels)
+        + " | "
+        + " | ".join(f"{e}: ratio | and first" for e in labels[1:])
+        + " |"
+    )
     print("|---" + "|---:" * (2 * len(args.engines) + 2 * len(others)) + "|")
     ratios: list[list[tuple[float, float]]] = [[] for _ in others]
     for name in names:
