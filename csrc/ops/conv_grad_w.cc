@@ -1,5 +1,7 @@
 // ai.tiercel.ConvGradW (dy, x, shape): the gradient of a convolution's weights, of that shape, from the attributes of the convolution.
 #include <cstring>
+#include <memory>
+#include <vector>
 
 #include "kernels/gemm/gemm.h"
 #include "ops/numeric.h"
@@ -8,7 +10,7 @@
 namespace tiercel {
 namespace {
 
-constexpr int64_t kTasks = 24;
+constexpr int64_t kTasks = 24, kSmallPlane = 64;
 
 void infer(InferContext& ctx) {
   check_real(ctx, 0);
@@ -39,6 +41,18 @@ struct Problem {
       in[i] = x[2 + a], out[i] = dy[2 + a], kernel[i] = window.kernel[i], stride[i] = window.stride[i], dilation[i] = window.dilation[i];
       pad[i] = window.begin[i];
     }
+  }
+
+  // Where tap t looked in a plane at each output pixel, [taps, P]; -1: at padding.
+  std::vector<int32_t> places() const {
+    std::vector<float> index(static_cast<size_t>(in_plane)), seen(static_cast<size_t>(out_plane));
+    for (int64_t i = 0; i < in_plane; ++i) index[static_cast<size_t>(i)] = static_cast<float>(i + 1);  // exact: planes are small here
+    std::vector<int32_t> all;
+    for (int64_t t = 0; t < taps; ++t) {
+      gather(index.data(), t, 0, out_plane, seen.data());
+      for (const float v : seen) all.push_back(static_cast<int32_t>(v) - 1);
+    }
+    return all;
   }
 
   // What tap t of the plane x saw at output pixels [first, first + n).
@@ -288,7 +302,55 @@ class FloatGrad {
   int64_t x_floats_ = 0, dy_floats_ = 0, line_ = 0, sums_ = 0, threads_ = 1;
 };
 
+// Small images: dW [O, C taps] = dY [O, N P] times what the taps saw, [N P, C taps], gathered for some columns at a time.
+void prepare_small(PrepareContext& ctx, const Problem& p) {
+  constexpr int64_t kColumns = 64, kDepth = 512;
+  const int64_t columns = p.channels * p.taps, blocks = ceil_div(columns, kColumns), plane = p.out_plane, all = p.batch * plane;
+  const int64_t images = std::clamp<int64_t>(kDepth / plane, 1, p.batch), scratch = round_up(images * plane * kColumns, 16);
+  const int64_t rows = p.groups * p.outputs, lines = round_up(rows * all, 16);
+  const auto places = std::make_shared<const std::vector<int32_t>>(p.places());
+  ctx.workspace(4 * (lines + 2 * ctx.threads() * scratch));
+  ctx.run([=](const Args& a, Worker& w) {
+    float *const line = a.workspace<float>(), *const seen = line + lines + 2 * w.index() * scratch, *const packed = seen + scratch;
+    w.parallel_for(rows, grain_for(all), [&](int64_t b, int64_t e) {
+      for (int64_t o = b; o < e; ++o)
+        for (int64_t n = 0; n < p.batch; ++n) std::copy_n(a.in<float>(0) + (n * rows + o) * plane, plane, line + o * all + n * plane);
+    });
+    w.barrier();
+    w.parallel_for(p.groups * blocks, 1, [&](int64_t b, int64_t e) {
+      for (int64_t t = b; t < e; ++t) {
+        const int64_t g = t / blocks, j0 = t % blocks * kColumns, n = std::min(kColumns, columns - j0);
+        GemmArgs args;
+        args.m = p.outputs, args.n = n, args.a_row = all;
+        args.c = a.out<float>(0) + g * p.outputs * columns + j0;
+        args.c_row = columns;
+        for (int64_t first = 0; first < p.batch; first += images) {
+          const int64_t many = std::min(images, p.batch - first);
+          args.k = many * plane;
+          for (int64_t j = 0; j < n; ++j) {
+            const int32_t* const place = places->data() + (j0 + j) % p.taps * plane;
+            for (int64_t i = 0; i < many; ++i) {
+              const float* const x = a.in<float>(1) + (((first + i) * p.groups + g) * p.channels + (j0 + j) / p.taps) * p.in_plane;
+              float* const to = seen + j * args.k + i * plane;
+              for (int64_t k = 0; k < plane; ++k) {
+                const float v = x[std::max(place[k], 0)];
+                to[k] = place[k] >= 0 ? v : 0.0f;
+              }
+            }
+          }
+          gemm().pack_b(seen, 1, args.k, args.k, n, 0, n, packed);
+          const float *left = line + g * p.outputs * all + first * plane, *right = packed;
+          args.a = &left, args.b = &right;
+          gemm().gemm(args);
+          args.accumulate = true;
+        }
+      }
+    });
+  });
+}
+
 void prepare_float(PrepareContext& ctx, const Problem& p) {
+  if (p.out_plane <= kSmallPlane && p.in_plane <= 1 << 20 && p.channels * p.taps * p.groups > 128) return prepare_small(ctx, p);
   const FloatGrad grad(p, ctx.threads());
   ctx.workspace(grad.workspace());
   ctx.run([=](const Args& a, Worker& w) { grad.run(a, w); });

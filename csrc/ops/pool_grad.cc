@@ -66,7 +66,7 @@ struct Extents {
   }
 };
 
-// Windows that lie inside, of two axes and without dilation: without a branch that the data decide.
+// n windows of kh by kw pixels, without a branch that the data decide.
 template <class T> void max_row(const T* dy, int64_t n, const T* x, int64_t width, int64_t kh, int64_t kw, int64_t stride, T* dx) {
   for (int64_t o = 0; o < n; ++o, x += stride, dx += stride) {
     T best = x[0];
@@ -82,21 +82,35 @@ template <class T> void max_row(const T* dy, int64_t n, const T* x, int64_t widt
   }
 }
 
-template <class T> bool max_inside(const Extents& e, const T* dy, const T* x, T* dx) {
-  if (e.in[0] != 1 || e.kernel[0] != 1 || e.dilation[1] != 1 || e.dilation[2] != 1) return false;
-  for (int a : {1, 2})
-    if (e.begin[a] > 0 || (e.out[a] - 1) * e.stride[a] + e.kernel[a] > e.in[a]) return false;
-  for (int64_t h = 0; h < e.out[1]; ++h) {
-    const int64_t at = h * e.stride[1] * e.in[2];
-    if (e.kernel[1] == 2 && e.kernel[2] == 2) max_row(dy + h * e.out[2], e.out[2], x + at, e.in[2], 2, 2, e.stride[2], dx + at);
-    else max_row(dy + h * e.out[2], e.out[2], x + at, e.in[2], e.kernel[1], e.kernel[2], e.stride[2], dx + at);
+// Two axes without dilation: the windows between the borders of a row together, those at its ends one by one.
+template <class T> void max_row_of(const Extents& e, int64_t h, const T* dy, const T* x, T* dx) {
+  const auto rows = e.taps(1, h);
+  const int64_t stride = e.stride[2], width = e.in[2], kw = e.kernel[2], kh = rows.last - rows.first, top = (rows.from + rows.first) * width;
+  if (kh <= 0) return;
+  const int64_t low = std::clamp<int64_t>(ceil_div(e.begin[2], stride), 0, e.out[2]);
+  const int64_t room = width + e.begin[2] - kw;
+  const int64_t high = std::clamp<int64_t>(room >= 0 ? room / stride + 1 : 0, low, e.out[2]);
+  const int64_t at = top + low * stride - e.begin[2];
+  if (kh == 2 && kw == 2) max_row(dy + low, high - low, x + at, width, 2, 2, stride, dx + at);
+  else if (kh == 3 && kw == 3) max_row(dy + low, high - low, x + at, width, 3, 3, stride, dx + at);
+  else max_row(dy + low, high - low, x + at, width, kh, kw, stride, dx + at);
+  for (int64_t w = 0; w < e.out[2]; ++w) {
+    if (w >= low && w < high) {
+      w = high - 1;
+      continue;
+    }
+    const auto columns = e.taps(2, w);
+    const int64_t from = top + columns.from + columns.first;
+    if (columns.first < columns.last) max_row(dy + w, 1, x + from, width, kh, columns.last - columns.first, stride, dx + from);
   }
-  return true;
 }
 
 template <class T> void max_plane(const Extents& e, const T* dy, const T* x, T* dx) {
   std::fill_n(dx, e.in_plane, T(0));
-  if (max_inside(e, dy, x, dx)) return;
+  if (e.in[0] == 1 && e.kernel[0] == 1 && e.begin[0] == 0 && e.dilation[1] == 1 && e.dilation[2] == 1) {
+    for (int64_t h = 0; h < e.out[1]; ++h) max_row_of(e, h, dy + h * e.out[2], x, dx);
+    return;
+  }
   e.for_windows([&](int64_t o, const auto& a, const auto& b, const auto& c) {
     int64_t best = -1;
     e.for_pixels(a, b, c, [&](int64_t i) {
