@@ -152,8 +152,18 @@ std::vector<std::string> statistics_of(const Graph& g) {
   return names;
 }
 
+// What cross_entropy takes: of a model that ends in a softmax over the classes, its operand.
+Value* scores_of(GraphWriter& w, const TrainingOptions& o, Value* prediction) {
+  const Node* n = prediction->producer;
+  if (o.loss.name != "cross_entropy" || !n || !n->is("Softmax") || !w.ranked(prediction)) return prediction;
+  const int rank = w.shape(prediction).rank();
+  int64_t axis = n->attr_int("axis", n->opset < 13 ? 1 : -1);
+  if (axis < 0) axis += rank;
+  return axis == 1 && (n->opset >= 13 || rank == 2) ? n->inputs[0] : prediction;
+}
+
 Value* add_loss(GraphWriter& w, const TrainingOptions& o, Value* prediction, Value* target) {
-  Value* loss = build_loss(w, o.loss, prediction, target);
+  Value* loss = build_loss(w, o.loss, scores_of(w, o, prediction), target);
   if (w.ranked(loss) && w.shape(loss).rank() != 0)
     fail(Code::kInvalidArgument, "a training step needs one loss, but this one is ", w.type(loss).str(), ": take the reduction mean or sum");
   loss->name = "loss";
@@ -177,38 +187,100 @@ class Scalars {
   std::map<DType, Value*> made_;
 };
 
-// Appends the optimiser: its moments become inputs, what it makes outputs.
-void add_optimizer(GraphWriter& w, StepGraph& r, const TrainingOptions& o, const std::vector<Value*>& weights, std::vector<Value*> grads,
-                   Value* loss, Value* step) {
+int input_index(const Graph& g, const Value* v) { return static_cast<int>(std::find(g.inputs().begin(), g.inputs().end(), v) - g.inputs().begin()); }
+
+// Learning rates by factor, in the types of the parameters.
+class Rates {
+ public:
+  Rates(GraphWriter& w, Value* lr) : w_(w), lr_(lr) {}
+  Value* as(DType t, double factor) {
+    if (!made_.count(factor)) made_.try_emplace(factor, w_, w_.scale(lr_, factor));
+    return made_.at(factor).as(t);
+  }
+
+ private:
+  GraphWriter& w_;
+  Value* lr_;
+  std::map<double, Scalars> made_;
+};
+
+WeightOptions options_of(const TrainingOptions& o, const Value* weight) {
+  const auto it = o.groups.find(weight->name);
+  return it == o.groups.end() ? WeightOptions{} : it->second;
+}
+
+AttributeList optimizer_attributes(const TrainingOptions& o, const WeightOptions& own) {
+  std::map<std::string, double> options = o.optimizer.options;
+  if (own.weight_decay) options["weight_decay"] = *own.weight_decay;
+  AttributeList attributes;
+  for (const auto& [key, value] : options) {  // the names that the rows hold outlive the list
+    for (const char* known : {"momentum", "beta1", "beta2", "epsilon", "weight_decay", "lr_decay"})
+      if (key == known) attributes.emplace_back(known, static_cast<float>(value));
+    if (key == "nesterov") attributes.emplace_back("nesterov", int64_t{value != 0});
+  }
+  return attributes;
+}
+
+// Appends the optimiser: its moments become inputs, what it makes outputs. Nothing changes where `guard` (may be null) is not finite.
+void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, const TrainingOptions& o, const std::vector<Value*>& weights,
+                   std::vector<Value*> grads, Value* loss, Value* step) {
   const OptimizerRow& row = optimizer_row(o.optimizer);
   Graph& g = w.graph();
   Value* norm_scale = nullptr;
   grads = clip(w, std::move(grads), o, &norm_scale);
-  Scalars rate(w, w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{}))), guard(w, loss), scale(w, norm_scale);
-  for (const Value* p : weights)  // casts stand before all updates
-    for (Scalars* s : {&rate, &guard, &scale}) s->as(w.dtype(p));
-  AttributeList attributes;
-  for (const auto& [key, value] : o.optimizer.options) {
-    if (key == "nesterov") attributes.emplace_back("nesterov", int64_t{value != 0});
-    else attributes.emplace_back(key.c_str(), static_cast<float>(value));
+  Rates rates(w, w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{})));
+  Scalars guard(w, loss), scale(w, norm_scale);
+  for (const Value* p : weights) {  // casts stand before all updates
+    rates.as(w.dtype(p), options_of(o, p).lr);
+    for (Scalars* s : {&guard, &scale}) s->as(w.dtype(p));
   }
   for (size_t i = 0; i < weights.size(); ++i) {
     Value* const p = weights[i];
     if (!grads[i]) continue;
-    const auto index_of = [&](const Value* v) {
-      return static_cast<int>(std::find(g.inputs().begin(), g.inputs().end(), v) - g.inputs().begin());
-    };
+    const WeightOptions own = options_of(o, p);
     const DType t = w.dtype(p);
-    std::vector<Value*> in{p, grads[i], rate.as(t), step, guard.as(t), scale.as(t)};
-    r.updates.push_back({index_of(p), true});
+    std::vector<Value*> in{p, grads[i], rates.as(t, own.lr), step, guard.as(t), scale.as(t)};
+    updates.push_back({input_index(g, p), true});
     for (int k = 0; k < 2; ++k) {
       if (!(k == 0 ? row.m : row.v)) { in.push_back(nullptr); continue; }
       in.push_back(w.input(cat("tiercel_", k == 0 ? "m " : "v ", p->name), w.type(p)));
-      r.updates.push_back({index_of(in.back()), true});
+      updates.push_back({input_index(g, in.back()), true});
     }
     w.name = "update " + p->name;
-    for (Value* out : w.ops(row.op, std::move(in), 1 + row.m + row.v, attributes, kTiercelDomain)) g.add_output(out);
+    for (Value* out : w.ops(row.op, std::move(in), 1 + row.m + row.v, optimizer_attributes(o, own), kTiercelDomain)) g.add_output(out);
   }
+}
+
+// Appends sums of gradients: an Sgd whose rate is minus the share of the batch.
+void add_sums(GraphWriter& w, StepGraph& r, const std::vector<Value*>& weights, const std::vector<Value*>& grads, Value* loss, Value* step) {
+  Graph& g = w.graph();
+  Scalars rate(w, w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{}))), guard(w, loss);
+  for (const Value* p : weights)
+    for (Scalars* s : {&rate, &guard}) s->as(w.dtype(p));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (!grads[i]) continue;
+    const DType t = w.dtype(weights[i]);
+    Value* const sum = w.input("tiercel_g " + weights[i]->name, w.type(weights[i]));
+    r.updates.push_back({input_index(g, sum), true});
+    w.name = "add up " + weights[i]->name;
+    g.add_output(w.op("Sgd", {sum, grads[i], rate.as(t), step, guard.as(t)}, {}, kTiercelDomain));
+  }
+}
+
+void build_apply(StepGraph& r, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<Value*>& grads) {
+  r.apply = std::make_shared<Graph>();
+  r.apply->opsets = r.step->opsets;
+  GraphWriter w(*r.apply);
+  Value* const step = w.input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
+  Scalars scale(w, w.input("tiercel_scale", Type::tensor(DType::kDouble, Shape{})));
+  std::vector<Value*> parameters, sums;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (!grads[i]) continue;
+    parameters.push_back(w.input(weights[i]->name, weights[i]->type));
+    Value* const sum = w.input("tiercel_g " + weights[i]->name, weights[i]->type);
+    sums.push_back(w.mul(sum, scale.as(w.dtype(sum))));
+  }
+  add_optimizer(w, r.apply_updates, o, parameters, sums, nullptr, step);
 }
 
 }  // namespace
@@ -223,6 +295,9 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
   if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers of rank 1 or more");
   r.num_weights = static_cast<int>(r.states.size());
+  for (const auto& [name, own] : o.groups)
+    if (std::find(r.states.begin(), r.states.end(), name) == r.states.end())
+      fail(Code::kInvalidArgument, "a group names \"", name, "\", which is not trained");
   std::vector<Value*> weights;
   Inputs inputs(g);
   for (const std::string& name : r.states) weights.push_back(inputs.make(name));
@@ -259,7 +334,12 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
     r.updates.push_back({static_cast<int>(at - g.inputs().begin()), false});
     g.add_output(now);
   }
-  add_optimizer(w, r, o, weights, grads, loss, step);
+  if (o.accumulate) {
+    add_sums(w, r, weights, grads, loss, step);
+    build_apply(r, o, weights, grads);
+  } else {
+    add_optimizer(w, r.updates, o, weights, grads, loss, step);
+  }
   return r;
 }
 

@@ -1,6 +1,7 @@
 // From a model to the graph of one training step: forward, loss, gradients, optimiser.
 #pragma once
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,13 +14,21 @@ struct OptimizerSpec {
   std::map<std::string, double> options;  // what its row says; another key is an error
 };
 
+// What holds for one weight instead of what the optimiser says.
+struct WeightOptions {
+  double lr = 1;                         // a factor
+  std::optional<double> weight_decay;
+};
+
 struct TrainingOptions {
   LossSpec loss;
   OptimizerSpec optimizer;
+  std::map<std::string, WeightOptions> groups;  // by weight
   std::string output;                   // what the loss is of; "": the first output
   std::vector<std::string> trainable;   // weights; empty: all of trainable_weights()
   double clip_norm = 0, clip_value = 0; // of the gradients; 0: not
   int64_t seed = 0;                     // of Dropout
+  bool accumulate = false;              // gradients are added up over batches; a graph of its own applies them
 };
 
 struct StepGraph {
@@ -28,13 +37,18 @@ struct StepGraph {
   int num_weights = 0;
   // In training mode, as far as the loss. Inputs: the model's, target, states, step (int64).
   std::shared_ptr<Graph> forward;
-  // The whole step. Inputs: the same, lr (double), the optimiser's moments. Outputs: the loss, then one for each of `updates`.
+  // The whole step. Inputs: the same, tiercel_lr (double), the optimiser's moments. Outputs: the loss, then one for each of `updates`.
+  // With `accumulate`, instead: tiercel_lr is minus the share of the batch, and sums of gradients take the place of moments.
   std::shared_ptr<Graph> step;
   struct Update {
     int input;       // of `step`: what the output replaces
     bool in_place;   // the output may be given the input's memory
   };
   std::vector<Update> updates;
+  // With `accumulate`: from sums of gradients to weights. Inputs: states' names, tiercel_step, tiercel_lr, tiercel_scale (double, of the
+  // sums). Outputs: one for each of `apply_updates`.
+  std::shared_ptr<Graph> apply;
+  std::vector<Update> apply_updates;
   // In inference mode. Inputs: the model's, target, states. Outputs: the model's, then the loss.
   std::shared_ptr<Graph> evaluate;
 };

@@ -43,38 +43,75 @@ TrainingSession::TrainingSession(Model model, const TrainingOptions& options, co
     names_.push_back(name);
     states_.push_back(copy_of(constants.at(name)->constant));
   }
-  const std::vector<Value*>& in = graph_.step->inputs();
-  for (size_t i = static_cast<size_t>(graph_.num_inputs) + 1 + states_.size() + 2; i < in.size(); ++i) {
-    names_.push_back(in[i]->name);
-    Tensor zeros(in[i]->type.dtype, in[i]->type.shape);
-    if (zeros.bytes()) std::memset(zeros.data(), 0, static_cast<size_t>(zeros.bytes()));
-    states_.push_back(zeros);
-  }
-  step_ = std::make_unique<Session>(with_graph(model_, graph_.step), options_);
-  in_.resize(step_->inputs().size());
-  out_.resize(step_->outputs().size());
+  for (size_t i = 0; i < names_.size(); ++i) index_[names_[i]] = i;
+  const auto make = [&](const std::shared_ptr<Graph>& graph) {
+    for (const Value* v : graph->inputs())
+      if (v->name.starts_with("tiercel_m ") || v->name.starts_with("tiercel_v ") || v->name.starts_with("tiercel_g ")) add_state(v);
+    return std::make_unique<Session>(with_graph(model_, graph), options_);
+  };
+  step_ = make(graph_.step);
+  if (graph_.apply) apply_ = make(graph_.apply);
 }
 
-double TrainingSession::step(std::span<const RuntimeValue> batch, double lr) {
-  const size_t given = static_cast<size_t>(graph_.num_inputs) + 1, states = graph_.states.size();
+void TrainingSession::add_state(const Value* input) {
+  if (!index_.try_emplace(input->name, states_.size()).second) return;
+  names_.push_back(input->name);
+  Tensor zeros(input->type.dtype, input->type.shape);
+  if (zeros.bytes()) std::memset(zeros.data(), 0, static_cast<size_t>(zeros.bytes()));
+  states_.push_back(zeros);
+}
+
+void TrainingSession::run(Session& session, const Updates& updates, size_t given, size_t first_update, double lr, int64_t step, double scale) {
+  const std::vector<IoInfo>& info = session.inputs();
+  in_.resize(info.size());
+  for (size_t i = given; i < info.size(); ++i) {
+    const std::string& name = info[i].name;
+    if (name == "tiercel_lr") in_[i] = Tensor::of<double>({}, {lr});
+    else if (name == "tiercel_step") in_[i] = Tensor::of<int64_t>({}, {step});
+    else if (name == "tiercel_scale") in_[i] = Tensor::of<double>({}, {scale});
+    else in_[i] = RuntimeValue(states_[index_.at(name)]);
+  }
+  out_.assign(session.outputs().size(), {});
+  for (size_t i = 0; i < updates.size(); ++i)
+    if (updates[i].in_place) out_[i + first_update] = in_[static_cast<size_t>(updates[i].input)];
+  session.run(in_, out_);
+}
+
+double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr) {
+  const size_t given = static_cast<size_t>(graph_.num_inputs) + 1;
   if (batch.size() != given) fail(Code::kInvalidArgument, "a step takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
-  const auto state_of = [&](size_t input) { return states_[input < given + states ? input - given : input - given - 2]; };
-  for (size_t i = 0; i < in_.size(); ++i) in_[i] = i < given ? batch[i] : i < given + states || i >= given + states + 2 ? RuntimeValue(state_of(i)) : in_[i];
-  in_[given + states] = Tensor::of<int64_t>({}, {steps_ + 1});
-  in_[given + states + 1] = Tensor::of<double>({}, {lr});
-  out_.assign(out_.size(), {});
-  for (size_t i = 0; i < graph_.updates.size(); ++i)
-    if (graph_.updates[i].in_place) out_[i + 1] = in_[static_cast<size_t>(graph_.updates[i].input)];
-  step_->run(in_, out_);
+  in_.assign(batch.begin(), batch.end());
+  run(*step_, graph_.updates, given, 1, lr, batches_ + 1, 1);
   const double loss = scalar_of(out_[0]);
   if (!std::isfinite(loss)) report_not_finite(batch);
   for (size_t i = 0; i < graph_.updates.size(); ++i) {
     if (graph_.updates[i].in_place) continue;
-    const Tensor to = state_of(static_cast<size_t>(graph_.updates[i].input));
+    const Tensor to = in_[static_cast<size_t>(graph_.updates[i].input)].tensor();
     std::memcpy(to.data(), out_[i + 1].tensor().data(), static_cast<size_t>(to.bytes()));
   }
+  ++batches_;
+  return loss;
+}
+
+double TrainingSession::step(std::span<const RuntimeValue> batch, double lr) {
+  if (apply_) fail(Code::kInvalidArgument, "this session adds up gradients: accumulate and apply");
+  const double loss = run_batch(batch, lr);
   ++steps_;
   return loss;
+}
+
+double TrainingSession::accumulate(std::span<const RuntimeValue> batch, double share) {
+  if (!apply_) fail(Code::kInvalidArgument, "this session does not add up gradients");
+  return run_batch(batch, -share);
+}
+
+void TrainingSession::apply(double lr, double scale) {
+  if (!apply_) fail(Code::kInvalidArgument, "this session does not add up gradients");
+  in_.clear();
+  run(*apply_, graph_.apply_updates, 0, 0, lr, steps_ + 1, scale);
+  for (size_t i = 0; i < states_.size(); ++i)
+    if (names_[i].starts_with("tiercel_g ") && states_[i].bytes()) std::memset(states_[i].data(), 0, static_cast<size_t>(states_[i].bytes()));
+  ++steps_;
 }
 
 Session& TrainingSession::evaluation() {
@@ -110,7 +147,7 @@ void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch) {
   Session s(with_graph(model_, g), plain);
   std::vector<RuntimeValue> in(batch.begin(), batch.end()), out(s.outputs().size());
   for (size_t i = 0; i < graph_.states.size(); ++i) in.emplace_back(states_[i]);
-  in.emplace_back(Tensor::of<int64_t>({}, {steps_ + 1}));
+  in.emplace_back(Tensor::of<int64_t>({}, {batches_ + 1}));
   std::string where = "the loss itself";
   for (size_t i = 0; i < batch.size(); ++i)
     if (!all_finite(batch[i].tensor()))
@@ -133,11 +170,16 @@ std::vector<std::pair<std::string, Tensor>> TrainingSession::state() const {
 
 Model TrainingSession::model() const {
   Model m = with_graph(model_, model_.graph->clone());
-  std::map<std::string, Tensor> now;
-  for (size_t i = 0; i < graph_.states.size(); ++i) now[names_[i]] = states_[i];
   for (int id = 0; id < m.graph->num_values(); ++id)
     if (Value* v = m.graph->value(id); v && v->is_constant())
-      if (const auto it = now.find(v->name); it != now.end()) v->constant = copy_of(it->second);
+      if (const auto it = index_.find(v->name); it != index_.end()) v->constant = copy_of(states_[it->second]);
+  return m;
+}
+
+Model TrainingSession::frame() const {
+  Model m = with_graph(model_, model_.graph->clone());
+  for (int id = 0; id < m.graph->num_values(); ++id)
+    if (Value* v = m.graph->value(id); v && v->is_constant() && index_.count(v->name)) v->constant = Tensor(v->constant.dtype(), Shape{0});
   return m;
 }
 

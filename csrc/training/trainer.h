@@ -1,5 +1,6 @@
 // TrainingSession: a model, a loss and an optimiser; one call a step. It owns the weights, the moments and the running statistics.
 #pragma once
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,33 +20,47 @@ class TrainingSession {
   // One step on a batch: the model's inputs, then the target. Returns the loss. A loss that is not finite is an Error(kRuntimeException)
   // that names the first node with such a result; the weights then stay as they were.
   double step(std::span<const RuntimeValue> batch, double lr);
+  // With TrainingOptions::accumulate, instead: the gradients of a batch, times `share`, join the sums; `apply` takes a step with the sums
+  // times `scale`, which begin anew.
+  double accumulate(std::span<const RuntimeValue> batch, double share);
+  void apply(double lr, double scale);
   // The loss of a batch in inference mode; `outputs` (may be empty) gets the model's outputs.
   double evaluate(std::span<const RuntimeValue> batch, std::vector<RuntimeValue>* outputs = nullptr);
 
   const std::vector<IoInfo>& inputs() const { return step_->inputs(); }  // the model's, then the target
   int num_inputs() const { return graph_.num_inputs; }
   int64_t steps() const { return steps_; }
-  void set_steps(int64_t n) { steps_ = n; }
+  // Steps, and batches that went through: what Dropout draws with.
+  void set_steps(int64_t steps, int64_t batches) { steps_ = steps; batches_ = batches; }
+  int64_t batches() const { return batches_; }
   // Everything that a step changes, under unique names: the model's own for weights and statistics. The memory is live.
   std::vector<std::pair<std::string, Tensor>> state() const;
   int num_weights() const { return graph_.num_weights; }
   // The model as it was given, with the weights and statistics of now (copies).
   Model model() const;
+  // The model without what is trained: what a checkpoint belongs to.
+  Model frame() const;
   Session::Memory memory() const { return step_->memory(); }
   std::vector<ProfileEvent> take_profile() { return step_->take_profile(); }
 
  private:
   [[noreturn]] void report_not_finite(std::span<const RuntimeValue> batch);
   Session& evaluation();
+  double run_batch(std::span<const RuntimeValue> batch, double lr);
+  // Runs with the states as inputs, in place; `lr` and `step` too. Inputs before `given` are the caller's.
+  using Updates = std::vector<StepGraph::Update>;
+  void run(Session& session, const Updates& updates, size_t given, size_t first_update, double lr, int64_t step, double scale);
+  void add_state(const Value* input);
 
   Model model_;
   StepGraph graph_;
   SessionOptions options_;
-  std::unique_ptr<Session> step_, evaluation_;
+  std::unique_ptr<Session> step_, apply_, evaluation_;
   std::vector<std::string> names_;       // of the states, then of the moments
   std::vector<Tensor> states_;           // the same order
-  std::vector<RuntimeValue> in_, out_;   // of the step, kept from one to the next
-  int64_t steps_ = 0;
+  std::map<std::string, size_t> index_;  // of a name
+  std::vector<RuntimeValue> in_, out_;   // of a run, kept from one to the next
+  int64_t steps_ = 0, batches_ = 0;
 };
 
 // A loss of two arrays, alone.

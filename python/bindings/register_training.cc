@@ -4,6 +4,7 @@
 #include "bindings.h"
 #include "onnx/onnx.h"
 #include "ops/grad.h"
+#include "training/adapters.h"
 #include "training/trainer.h"
 
 namespace tiercel::python {
@@ -49,7 +50,8 @@ OptimizerSpec optimizer_spec(const py::dict& d) {
 
 std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string& folder, const py::dict& loss, const py::dict& optimizer,
                                       const std::string& output, const std::vector<std::string>& trainable, double clip_norm, double clip_value,
-                                      int64_t seed, int threads, bool profile) {
+                                      int64_t seed, int threads, bool profile, bool accumulate, const py::dict& groups,
+                                      const std::vector<std::string>& adapters, int64_t rank, double alpha) {
   TrainingOptions o;
   o.loss = loss_spec(loss);
   o.optimizer = optimizer_spec(optimizer);
@@ -58,11 +60,17 @@ std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string&
   o.clip_norm = clip_norm;
   o.clip_value = clip_value;
   o.seed = seed;
+  o.accumulate = accumulate;
+  for (const auto& [name, own] : groups) {  // (factor of the learning rate, weight decay or None)
+    const py::tuple t = own.cast<py::tuple>();
+    o.groups[name.cast<std::string>()] = {t[0].cast<double>(), t[1].is_none() ? std::nullopt : std::optional(t[1].cast<double>())};
+  }
   SessionOptions session;
   session.threads = threads;
   session.profile = profile;
   Model m = parse(model, folder);
   const py::gil_scoped_release nogil;
+  if (!adapters.empty()) m = add_adapters(m, adapters, rank, alpha);
   return std::make_unique<TrainingSession>(std::move(m), o, session);
 }
 
@@ -80,6 +88,31 @@ double step(TrainingSession& s, const py::sequence& arrays, double lr) {
   const std::vector<RuntimeValue> batch = batch_of(s, arrays);
   const py::gil_scoped_release nogil;
   return s.step(batch, lr);
+}
+
+double accumulate(TrainingSession& s, const py::sequence& arrays, double share) {
+  const std::vector<RuntimeValue> batch = batch_of(s, arrays);
+  const py::gil_scoped_release nogil;
+  return s.accumulate(batch, share);
+}
+
+py::dict weights(const py::bytes& model, const std::string& folder, const std::vector<std::string>& names) {
+  py::dict d;
+  for (const auto& [name, tensor] : weights_of(parse(model, folder), names)) d[py::str(name)] = to_numpy(tensor).attr("copy")();
+  return d;
+}
+
+Model changed(const py::bytes& model, const std::string& folder, const py::dict& weights) {
+  std::map<std::string, Tensor> tensors;
+  for (const auto& [name, array] : weights) tensors[name.cast<std::string>()] = to_tensor(array, name.cast<std::string>());
+  return with_weights(parse(model, folder), tensors);
+}
+
+py::list adaptable(const py::bytes& model, const std::string& folder) {
+  py::list list;
+  for (const auto& [name, form] : adaptable_weights(parse(model, folder)))
+    list.append(py::make_tuple(name, form == AdapterForm::kRight ? "right" : form == AdapterForm::kTransposed ? "transposed" : "conv"));
+  return list;
 }
 
 py::tuple evaluate(TrainingSession& s, const py::sequence& arrays) {
@@ -164,8 +197,14 @@ void register_training(py::module_& m) {
   py::class_<TrainingSession>(m, "TrainingSession", "A model, its loss and its optimiser: one call a step.")
       .def(py::init(&make), py::arg("model"), py::arg("folder"), py::arg("loss"), py::arg("optimizer"), py::arg("output") = "",
            py::arg("trainable") = std::vector<std::string>(), py::arg("clip_norm") = 0.0, py::arg("clip_value") = 0.0, py::arg("seed") = 0,
-           py::arg("threads") = 0, py::arg("profile") = false)
+           py::arg("threads") = 0, py::arg("profile") = false, py::arg("accumulate") = false, py::arg("groups") = py::dict(),
+           py::arg("adapters") = std::vector<std::string>(), py::arg("rank") = 0, py::arg("alpha") = 0.0)
       .def("step", &step, py::arg("arrays"), py::arg("lr"), "One step on the model's inputs and the target; gives the loss.")
+      .def("accumulate", &accumulate, py::arg("arrays"), py::arg("share"), "Adds a batch's gradients, times share, to the sums; gives the loss.")
+      .def("apply", [](TrainingSession& s, double lr, double scale) {
+             const py::gil_scoped_release nogil;
+             s.apply(lr, scale);
+           }, py::arg("lr"), py::arg("scale"), "One step with the sums of gradients times scale.")
       .def("evaluate", &evaluate, py::arg("arrays"), "The loss in inference mode, and the model's outputs.")
       .def("state", &state, "(name, array) of the weights, statistics and moments; the arrays are live.")
       .def("model", [](const TrainingSession& s) { return bytes_of(s.model()); }, "The model with the weights of now, as .onnx bytes.")
@@ -174,11 +213,27 @@ void register_training(py::module_& m) {
              onnx::save(s.model(), path);
            }, py::arg("path"))
       .def("take_profile", [](TrainingSession& s) { return profile_events(s.take_profile()); }, "The instructions recorded since the last call.")
-      .def_property("steps", &TrainingSession::steps, &TrainingSession::set_steps)
+      .def("frame", [](const TrainingSession& s) { return bytes_of(s.frame()); }, "The model, as .onnx bytes, without what is trained.")
+      .def("set_steps", &TrainingSession::set_steps, py::arg("steps"), py::arg("batches"))
+      .def_property_readonly("steps", &TrainingSession::steps)
+      .def_property_readonly("batches", &TrainingSession::batches)
       .def_property_readonly("num_weights", &TrainingSession::num_weights)
       .def_property_readonly("arena_bytes", [](const TrainingSession& s) { return s.memory().arena; });
   m.def("trainable_weights", [](const py::bytes& model, const std::string& folder) { return trainable_weights(parse(model, folder)); },
         py::arg("model"), py::arg("folder") = "", "Names of the weights that can be trained.");
+  m.def("head_weights", [](const py::bytes& model, const std::string& folder, const std::string& output) {
+    return head_weights(parse(model, folder), output);
+  }, py::arg("model"), py::arg("folder"), py::arg("output"), "The weights of the last layer before an output.");
+  m.def("adaptable_weights", &adaptable, py::arg("model"), py::arg("folder"), "(name, form) of the weights that LoRA can stand beside.");
+  m.def("weights", &weights, py::arg("model"), py::arg("folder"), py::arg("names"), "{name: array} of initializers.");
+  m.def("with_weights", [](const py::bytes& model, const std::string& folder, const py::dict& weights) {
+    return bytes_of(changed(model, folder, weights));
+  }, py::arg("model"), py::arg("folder"), py::arg("weights"), "The model, as .onnx bytes, with other weights.");
+  m.def("save_with_weights", [](const py::bytes& model, const std::string& folder, const py::dict& weights, const std::string& path) {
+    const Model m = changed(model, folder, weights);
+    const py::gil_scoped_release nogil;
+    onnx::save(m, path);
+  }, py::arg("model"), py::arg("folder"), py::arg("weights"), py::arg("path"), "Writes that model to a file.");
   m.def("gradient_model", [](const py::bytes& model, const std::string& folder, const std::vector<std::string>& outputs,
                              const std::vector<std::string>& wrt) { return bytes_of(gradient_model(parse(model, folder), outputs, wrt)); },
         py::arg("model"), py::arg("folder"), py::arg("outputs"), py::arg("wrt"), "The model with an output \"gradient of NAME\" for each of wrt.");

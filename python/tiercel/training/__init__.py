@@ -9,6 +9,8 @@
 Forward, loss, gradients and optimiser are one graph and one call a step; the arithmetic is the engine's.
 """
 
+from tiercel.training.callbacks import Callback, Checkpoint, EarlyStopping, TensorBoard
+from tiercel.training.checkpoint import CheckpointError
 from tiercel.training.gradients import differentiable_operators, gradient
 from tiercel.training.layers import (
     Activation,
@@ -23,10 +25,14 @@ from tiercel.training.layers import (
     LayerNorm,
     MaxPool,
 )
+from tiercel.training.loop import History
+from tiercel.training.lora import LoRA, apply_adapter
 from tiercel.training.losses import Loss, loss_names, loss_value
 from tiercel.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Momentum, Optimizer, RMSprop
+from tiercel.training.plots import plot_decision, plot_history
+from tiercel.training.schedules import Constant, Cosine, OneCycle, ReduceOnPlateau, Schedule, StepDecay, WarmUp
 from tiercel.training.sequential import Sequential
-from tiercel.training.trainer import History, Trainer
+from tiercel.training.trainer import Trainer
 
 __all__ = [
     "SGD",
@@ -36,24 +42,40 @@ __all__ = [
     "AdamW",
     "AveragePool",
     "BatchNorm",
+    "Callback",
+    "Checkpoint",
+    "CheckpointError",
+    "Constant",
     "Conv",
+    "Cosine",
     "Dense",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAveragePool",
     "History",
     "Layer",
     "LayerNorm",
     "Lion",
+    "LoRA",
     "Loss",
     "MaxPool",
     "Momentum",
+    "OneCycle",
     "Optimizer",
     "RMSprop",
+    "ReduceOnPlateau",
+    "Schedule",
     "Sequential",
+    "StepDecay",
+    "TensorBoard",
     "Trainer",
+    "WarmUp",
+    "apply_adapter",
     "differentiable_operators",
     "gradient",
     "loss_names",
     "loss_value",
+    "plot_decision",
+    "plot_history",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,66 +12,96 @@ import numpy as np
 
 from tiercel import _core
 from tiercel.session import InferenceSession
+from tiercel.training import checkpoint, lora
+from tiercel.training.callbacks import Callback
+from tiercel.training.checkpoint import CheckpointError
+from tiercel.training.loop import Bar, Fit, History, batches_of
+from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
 from tiercel.training.models import model_bytes
 from tiercel.training.optimizers import Optimizer, optimizer_of
+from tiercel.training.schedules import Schedule
 
 Array = np.ndarray[Any, Any]
 Arrays = Array | Sequence[Array] | Mapping[str, Array]
-
-
-class History(dict[str, list[float]]):
-    """What ``fit`` measured: an epoch an entry of each list (``loss``, ``seconds``, and with validation data ``val_loss``,
-    ``val_accuracy``)."""
+_KIND = "checkpoint of tiercel"
 
 
 class Trainer:
-    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``: a name
-    or an Optimizer. ``trainable``: "all", or patterns (fnmatch) of weights' names. ``output``: the one that the loss is of,
-    by default the first. ``clip_norm``, ``clip_value``: of the gradients. ``seed``: of Dropout. ``threads``: 0 for all."""
+    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``: a name or an Optimizer.
+    ``trainable``: "all", "head" (the last layer), patterns (fnmatch) of weights' names, or a LoRA. ``output``: the one that the loss is of, by
+    default the first. ``clip_norm``, ``clip_value``: of the gradients. ``seed``: of Dropout and of LoRA's first weights. ``threads``: 0 for all.
+    ``groups``: {pattern: {"lr": factor, "weight_decay": value}}, the first that matches a weight's name. ``accumulate``: so many batches make
+    one step, as if they were one batch."""
 
     def __init__(
         self,
         model: Any,
         loss: str | Loss = "mse",
         optimizer: str | Optimizer = "sgd",
-        trainable: str | Sequence[str] = "all",
+        trainable: str | Sequence[str] | LoRA = "all",
         output: str = "",
         clip_norm: float = 0.0,
         clip_value: float = 0.0,
         seed: int = 0,
         threads: int = 0,
+        groups: Mapping[str, Mapping[str, float]] | None = None,
+        accumulate: int = 1,
     ) -> None:
         self._data, self._folder = model_bytes(model)
         self.loss = Loss(loss) if isinstance(loss, str) else loss
         self.optimizer = optimizer_of(optimizer)
-        self._options: dict[str, Any] = {
-            "output": output,
-            "clip_norm": clip_norm,
-            "clip_value": clip_value,
-            "seed": seed,
-            "threads": threads,
-        }
-        self._trainable = self._names(trainable)
+        for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if not value >= 0:
+                raise ValueError(f"{name} is at least 0, not {value}")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is at least 1, not {accumulate}")
+        self.accumulate, self._pending, self._shares = accumulate, 0, 0.0
+        self._lora = trainable if isinstance(trainable, LoRA) else None
+        self._forms = self._lora.forms(self._data, self._folder) if self._lora else {}
+        self._trainable = self._names(self._lora.trainable if self._lora else trainable, output)  # type: ignore[arg-type]
+        self._trainable += [f"{n}.lora_{k}" for n in self._forms for k in "ab"]
+        self._options: dict[str, Any] = dict(
+            output=output, clip_norm=clip_norm, clip_value=clip_value, seed=seed, threads=threads, accumulate=accumulate > 1,
+            groups=self._groups(groups or {}), adapters=list(self._forms),
+            rank=self._lora.rank if self._lora else 0, alpha=self._lora.alpha if self._lora else 0.0,
+        )  # fmt: skip
         info = _core.model_info(self._data)
         self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
         self._dtypes = [_numpy_type(kind) for _, kind, _ in info["inputs"]]
-        names = [name for name, _, _ in info["outputs"]]
-        self._output = names.index(output) if output in names else 0
-        self._output_dtype = _numpy_type(info["outputs"][self._output][1])
+        self._output_dtype = next((_numpy_type(k) for n, k, _ in info["outputs"] if n == output or not output), np.dtype(np.float32))
+        self._output_at = [n for n, _, _ in info["outputs"]].index(output) if output in [n for n, _, _ in info["outputs"]] else 0
         self._core: Any = None
         self._labels: bool | None = None
-        self._session: tuple[int, InferenceSession] | None = None
+        self._session: tuple[tuple[int, int], InferenceSession] | None = None
+        self._fit: Fit | None = None
+        self._frame: str | None = None
         if self.loss.name != "cross_entropy":  # what the targets are is known
             self._start(False)
 
     # ---- Steps
 
     def step(self, x: Arrays, y: Any) -> float:
-        """One step on a batch; gives its loss. A loss that is not finite is an error, and the weights stay as they were."""
+        """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an error, and the weights stay
+        as they were."""
         target = np.asarray(y)
         core = self._for(target)
-        return float(core.step([*self._inputs(x), self._target(target)], self.optimizer.rate(core.steps)))
+        arrays = [*self._inputs(x), self._target(target)]
+        if self.accumulate == 1:
+            return float(core.step(arrays, self.optimizer.rate(core.steps)))
+        share = 1.0 if self.loss.reduction == "sum" else float(len(target) if target.ndim else 1)
+        loss = float(core.accumulate(arrays, share))
+        self._pending, self._shares = self._pending + 1, self._shares + share
+        if self._pending == self.accumulate:
+            self.flush()
+        return loss
+
+    def flush(self) -> None:
+        """Takes the step of what ``accumulate`` has so far. ``fit`` does so at the end of an epoch."""
+        if self._pending:
+            scale = 1.0 if self.loss.reduction == "sum" else 1.0 / self._shares
+            self._core.apply(self.optimizer.rate(self._core.steps), scale)
+            self._pending, self._shares = 0, 0.0
 
     def fit(
         self,
@@ -81,59 +111,69 @@ class Trainer:
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int = 0,
-        validation: tuple[Arrays, Any] | None = None,
-        callbacks: Sequence[Callable[[Trainer, int, History], Any]] = (),
-        progress: bool = False,
+        validation: tuple[Arrays, Any] | Iterable[tuple[Arrays, Any]] | float | None = None,
+        callbacks: Sequence[Callback | Callable[[Trainer, int, History], Any]] = (),
+        progress: bool | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
-        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y). After each epoch every callback gets the
-        trainer, the number of the epoch (from 0) and the history; one that returns True ends the training. ``progress``: a
-        bar, where tqdm is there."""
-        history = History(loss=[], seconds=[])
-        rng = np.random.default_rng(seed)
-        inputs = None if y is None else self._inputs(x)  # type: ignore[arg-type]
-        if inputs is not None:
-            y = np.asarray(y)
-            if any(len(a) != len(y) for a in inputs):
-                raise ValueError(f"x and y should have one length, got {[len(a) for a in inputs]} and {len(y)}")
-            if not len(y):
-                raise ValueError("there is nothing to train on: x and y are empty")
-        if inputs is None and epochs > 1 and iter(x) is x:
-            raise ValueError(
-                f"an iterator serves one epoch: give what can be iterated {epochs} times, such as a list of batches"
-            )
+        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y), whose lengths may differ. ``validation``: (x, y), a list of
+        batches, or the share of the samples (the last ones) that is kept for it. Callbacks: Callback objects, or functions that get the
+        trainer, the number of the epoch (from 0) and the history after each epoch; one that returns True ends the training.
+        ``progress``: a bar, where tqdm is there; by default on a terminal. ``resume``: a checkpoint of the same fit, which goes on as if it
+        had never stopped."""
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, not {batch_size}")
-        for epoch in _bar(range(epochs), progress):
-            begin, total, count = time.perf_counter(), 0.0, 0
-            batches: Any = x if inputs is None else _batches(inputs, y, batch_size, rng if shuffle else None)
-            for xs, t in batches:
-                n = len(t)
-                total += self.step(xs, t) * n
-                count += n
-            history["loss"].append(total / max(count, 1))
-            history["seconds"].append(time.perf_counter() - begin)
-            if validation is not None:
-                for name, value in self.evaluate(*validation).items():
-                    history.setdefault(f"val_{name}", []).append(value)
-            answers = [callback(self, epoch, history) for callback in callbacks]
-            if any(answer is True for answer in answers):
-                break
-        return history
+        if epochs < 0:
+            raise ValueError(f"epochs is at least 0, not {epochs}")
+        if y is None:
+            if isinstance(validation, float):
+                raise ValueError("a share for validation needs arrays x and y; with batches give it as (x, y) or a list of batches")
+            if isinstance(x, np.ndarray):
+                raise ValueError("y is missing: x is an array, not batches (x, y)")
+            fit = Fit(self, lambda epoch: x, {"batches": True})  # type: ignore[arg-type, return-value]
+            count = len(x) if hasattr(x, "__len__") else None
+        else:
+            inputs, target = self._samples(x, y)  # type: ignore[arg-type]
+            if isinstance(validation, float):
+                kept = round(len(target) * validation)
+                if not 0 < kept < len(target):
+                    raise ValueError(f"a share of {validation} of {len(target)} samples leaves nothing to validate or to train with")
+                validation = [a[-kept:] for a in inputs], target[-kept:]
+                inputs, target = [a[:-kept] for a in inputs], target[:-kept]
+            settings = {"samples": len(target), "batch_size": batch_size, "shuffle": shuffle, "seed": seed}
+            fit = Fit(
+                self,
+                lambda epoch: batches_of(inputs, target, batch_size, np.random.default_rng([seed, epoch]) if shuffle else None),
+                settings,
+            )
+            count = -(-len(target) // batch_size)
+        fit.add_callbacks(callbacks)
+        if resume is not None:
+            self.load_checkpoint(resume, fit)
+        checked = None if validation is None else validation if isinstance(validation, tuple) else (validation,)
+        bar = Bar(progress, epochs, count)
+        self._fit = fit
+        try:
+            return fit.run(epochs, checked, bar)
+        finally:
+            bar.close()
+            self._fit = None
 
-    def evaluate(self, x: Arrays, y: Any, batch_size: int = 256) -> dict[str, float]:
-        """``loss``, and ``accuracy`` where the targets are class numbers; in inference mode."""
-        target, inputs = np.asarray(y), self._inputs(x)
-        core = self._for(target)
-        total, right, count = 0.0, 0, 0
-        for xs, t in _batches(inputs, target, batch_size, None):
-            loss, outputs = core.evaluate([*self._inputs(xs), self._target(t)])
-            total += loss * len(t)
-            count += len(t)
+    def evaluate(self, x: Arrays | Iterable[tuple[Arrays, Any]], y: Any = None, batch_size: int = 256) -> dict[str, float]:
+        """``loss``, and ``accuracy`` where the targets are class numbers; in inference mode. Arrays, or (without ``y``) batches (x, y)."""
+        batches: Iterable[tuple[Any, Any]]
+        batches = x if y is None else batches_of(*self._samples(x, y), batch_size, None)  # type: ignore[assignment, arg-type]
+        total, right, count, targets = 0.0, 0, 0, 0
+        for xs, t in batches:
+            t = np.asarray(t)
+            loss, outputs = self._for(t).evaluate([*self._inputs(xs), self._target(t)])
+            n = len(t) if t.ndim else 1
+            total, count, targets = total + loss * n, count + n, targets + t.size
             if self._labels:
-                right += int((outputs[self._output].argmax(axis=1) == t).sum())
+                right += int((outputs[self._output_at].argmax(axis=1) == t).sum())
         result = {"loss": total / max(count, 1)}
         if self._labels:
-            result["accuracy"] = right / max(int(np.prod(target.shape)), 1)
+            result["accuracy"] = right / max(targets, 1)
         return result
 
     def predict(self, x: Arrays) -> Any:
@@ -156,34 +196,138 @@ class Trainer:
     @property
     def session(self) -> InferenceSession:
         """A session with the weights of now."""
-        if self._session is None or self._session[0] != self.steps:
-            self._session = self.steps, InferenceSession(self.model())
+        now = (0, 0) if self._core is None else (self._core.steps, self._core.batches)
+        if self._session is None or self._session[0] != now:
+            self._session = now, InferenceSession(self.model() if self._core is not None or not self._folder else self._ready_model())
         return self._session[1]
 
     def model(self) -> bytes:
-        """The model with the weights of now, as .onnx bytes: what came in, without a trace of training."""
-        return self._data if self._core is None else bytes(self._core.model())
+        """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is merged)."""
+        if self._core is None:
+            return self._data
+        if self._forms:
+            return bytes(_core.with_weights(self._data, self._folder, self._merged()))
+        return bytes(self._core.model())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that model to a new file, which then takes the name."""
         part = f"{os.fspath(path)}.part"
-        self._ready().save(part)
+        core = self._ready()
+        if self._forms:
+            _core.save_with_weights(self._data, self._folder, self._merged(), part)
+        else:
+            core.save(part)
         os.replace(part, path)
+
+    def save_adapter(self, path: str | os.PathLike[str]) -> None:
+        """Writes what LoRA learnt, alone; ``apply_adapter(model, path)`` puts it into the model."""
+        if self._lora is None:
+            raise ValueError("there is no adapter: the trainer was made without LoRA")
+        self._ready()
+        meta = {"forms": self._forms, "scale": self._lora.alpha / self._lora.rank}
+        checkpoint.write(path, lora.KIND, meta, self.model_state())
+
+    def model_state(self) -> dict[str, Array]:
+        """Weights that are trained and running statistics, by name; the arrays are the trainer's own."""
+        return {n: a for n, a in self._ready().state() if not n.startswith(("tiercel_m ", "tiercel_v ", "tiercel_g "))}
+
+    def load_model_state(self, state: Mapping[str, Array]) -> None:
+        """Takes back a copy of ``model_state``."""
+        own = self.model_state()
+        _check_arrays(own, state, "the state")
+        for name, array in own.items():
+            array[...] = state[name]
+        self._session = None
+
+    # ---- Checkpoints
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """All that a training goes on with: weights, moments, running statistics, counters, and where ``fit`` stands. Written to a new file,
+        which then takes the name."""
+        core = self._ready()
+        lr = self.optimizer.lr
+        meta = {
+            **self._identity(), "labels": self._labels, "steps": core.steps, "batches": core.batches, "pending": self._pending,
+            "shares": self._shares, "schedule": lr.state() if isinstance(lr, Schedule) else {},
+            "fit": None if self._fit is None else self._fit.state(),
+        }  # fmt: skip
+        checkpoint.write(path, _KIND, meta, dict(core.state()))
+
+    def load_checkpoint(self, path: str | os.PathLike[str], fit: Fit | None = None) -> None:
+        """Goes back to a checkpoint of a trainer that was made the same way. Where it cannot, a CheckpointError says why, and nothing changes."""
+        meta, arrays = checkpoint.read(path, _KIND)
+        where = os.fspath(path)
+        if self._core is not None and self._labels != meta.get("labels"):
+            if self.steps:
+                raise CheckpointError(f"{where} is of a training with other targets (class numbers or not)")
+            self._core = None
+        if self._core is None:
+            self._start(bool(meta.get("labels")))
+        for key, value in self._identity().items():
+            if meta.get(key) != value:
+                what = "of another model" if key == "model" else f"of a training with {key} {meta.get(key)!r}, this one has {value!r}"
+                raise CheckpointError(f"{where} is {what}")
+        state = dict(self._core.state())
+        _check_arrays(state, arrays, where)
+        if fit is not None:
+            fit.check(meta["fit"], where)
+        for name, array in state.items():
+            array[...] = arrays[name]
+        self._core.set_steps(meta["steps"], meta["batches"])
+        self._pending, self._shares, self._session = meta["pending"], meta["shares"], None
+        if isinstance(self.optimizer.lr, Schedule) and meta["schedule"]:
+            self.optimizer.lr.load_state(meta["schedule"])
+        if fit is not None:
+            fit.load_state(meta["fit"])
+
+    def _identity(self) -> dict[str, Any]:
+        if self._frame is None:
+            self._frame = hashlib.sha256(self._ready().frame()).hexdigest()
+        return {
+            "model": self._frame, "loss": self.loss.name, "optimizer": self.optimizer.name, "accumulate": self.accumulate,
+            "seed": self._options["seed"],
+        }  # fmt: skip
 
     # ---- Inside
 
-    def _names(self, trainable: str | Sequence[str]) -> list[str]:
+    def _names(self, trainable: str | Sequence[str], output: str) -> list[str]:
         if trainable == "all":
-            return []
+            return [] if not self._lora else list(_core.trainable_weights(self._data, self._folder))
+        if trainable == "head":
+            return list(_core.head_weights(self._data, self._folder, output))
         known = _core.trainable_weights(self._data, self._folder)
         patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-        names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
         for p in patterns:
-            if not fnmatch.filter(known, p):
-                raise ValueError(
-                    f"no weight matches {p!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
-                )
+            _check_pattern(p, known)
+        names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+        if not names and not self._lora:
+            raise ValueError('trainable names no weight: give patterns, "all", "head" or a LoRA')
         return names
+
+    def _groups(self, groups: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, float | None]]:
+        known = self._trainable or _core.trainable_weights(self._data, self._folder)
+        for pattern, own in groups.items():
+            _check_pattern(pattern, known)
+            for key in own:
+                if key not in ("lr", "weight_decay"):
+                    raise ValueError(f"a group has lr (a factor) and weight_decay, not {key!r}")
+        chosen = {n: next((own for p, own in groups.items() if fnmatch.fnmatchcase(n, p)), None) for n in known}
+        return {n: (float(own.get("lr", 1.0)), own.get("weight_decay")) for n, own in chosen.items() if own is not None}
+
+    def _merged(self) -> dict[str, Array]:
+        assert self._lora is not None
+        return lora.changed_weights(self._data, self._folder, self._forms, self._lora.alpha / self._lora.rank, self.model_state())
+
+    def _ready_model(self) -> bytes:
+        return bytes(self._ready().model())
+
+    def _samples(self, x: Arrays, y: Any) -> tuple[list[Array], Array]:
+        inputs, target = self._inputs(x), np.asarray(y)
+        if not target.ndim or any(not a.ndim or len(a) != len(target) for a in inputs):
+            raise ValueError(f"x and y should have one length, got shapes {[list(a.shape) for a in inputs]} and {list(target.shape)}")
+        if not len(target):
+            raise ValueError("there is nothing to work on: x and y are empty")
+        return inputs, target
 
     def _start(self, labels: bool) -> None:
         spec = self.loss.spec(labels)
@@ -191,6 +335,8 @@ class Trainer:
             self._data, self._folder, spec, self.optimizer.spec(), trainable=self._trainable, **self._options
         )
         self._labels = labels
+        if self._forms:
+            lora.begin(dict(self._core.state()), list(self._forms), self._options["seed"])
 
     def _ready(self) -> Any:
         if self._core is None:
@@ -202,9 +348,7 @@ class Trainer:
         if self._core is None:
             self._start(labels)
         elif labels != self._labels:
-            raise ValueError(
-                f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}"
-            )
+            raise ValueError(f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}")
         return self._core
 
     def _target(self, y: Array) -> Array:
@@ -216,14 +360,12 @@ class Trainer:
             if missing:
                 raise ValueError(f"inputs are missing: {', '.join(missing)}")
             arrays = [x[n] for n in self.input_names]
-        elif isinstance(x, np.ndarray) or (len(self.input_names) == 1 and not _is_list_of_arrays(x)):
+        elif isinstance(x, np.ndarray) or len(self.input_names) == 1 and not _is_list_of_arrays(x):
             arrays = [np.asarray(x)]
         else:
             arrays = list(x)
         if len(arrays) != len(self.input_names):
-            raise ValueError(
-                f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}"
-            )
+            raise ValueError(f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}")
         return [np.ascontiguousarray(a, t) for a, t in zip(arrays, self._dtypes, strict=True)]
 
 
@@ -236,20 +378,17 @@ def _numpy_type(kind: str) -> np.dtype[Any]:
     return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
 
 
-def _batches(
-    inputs: Sequence[Array], y: Array, size: int, rng: np.random.Generator | None
-) -> Iterable[tuple[list[Array], Array]]:
-    order = None if rng is None else rng.permutation(len(y))
-    for i in range(0, len(y), size):
-        at = slice(i, i + size) if order is None else order[i : i + size]
-        yield [a[at] for a in inputs], y[at]
+def _check_pattern(pattern: str, known: Sequence[str]) -> None:
+    if not any(fnmatch.fnmatchcase(n, pattern) for n in known):
+        raise ValueError(f"no weight matches {pattern!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}")
 
 
-def _bar(epochs: range, wanted: bool) -> Iterable[int]:
-    if wanted:
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            return epochs
-        return tqdm(epochs, unit="epoch")  # type: ignore[no-any-return]
-    return epochs
+def _check_arrays(own: Mapping[str, Array], given: Mapping[str, Array], where: str) -> None:
+    for name, array in own.items():
+        if name not in given:
+            raise CheckpointError(f"{where} is of another model: it has no {name!r}")
+        if given[name].shape != array.shape or given[name].dtype != array.dtype:
+            raise CheckpointError(
+                f"{where} is of another model: {name!r} is {given[name].dtype}{list(given[name].shape)} there, "
+                f"{array.dtype}{list(array.shape)} here"
+            )

@@ -1,0 +1,160 @@
+#include "training/adapters.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "training/step_graph.h"
+
+namespace tiercel {
+namespace {
+
+Value* constant_named(const Graph& g, const std::string& name) {
+  for (int id = 0; id < g.num_values(); ++id)
+    if (Value* v = g.value(id); v && v->is_constant() && v->name == name) return v;
+  fail(Code::kInvalidArgument, "the model has no weight \"", name, "\"");
+}
+
+Tensor zeros(DType t, const Shape& shape) {
+  Tensor z(t, shape);
+  if (z.bytes()) std::memset(z.data(), 0, static_cast<size_t>(z.bytes()));
+  return z;
+}
+
+// What an adapter at this use is; false where there can be none.
+bool form_of(const Use& use, const Shape& shape, AdapterForm* form) {
+  const Node& n = *use.node;
+  if (use.index != 1) return false;
+  *form = AdapterForm::kRight;
+  if (n.is("MatMul")) return shape.rank() == 2;
+  if (n.is("Gemm")) {
+    if (n.attr_int("transB", 0)) *form = AdapterForm::kTransposed;
+    return shape.rank() == 2 && !n.attr_int("transA", 0);
+  }
+  *form = AdapterForm::kConv;
+  return n.is("Conv") && shape.rank() >= 3 && n.attr_int("group", 1) == 1;
+}
+
+bool form_of(const Value* v, AdapterForm* form) {
+  AdapterForm first = AdapterForm::kRight;
+  for (size_t i = 0; i < v->uses.size(); ++i) {
+    if (!form_of(v->uses[i], v->constant.shape(), form)) return false;
+    if (i == 0) first = *form;
+    if (first != *form) return false;
+  }
+  return !v->uses.empty();
+}
+
+// y + factor (x a) b in the place of y, which `n` makes.
+void adapt(Graph& g, Node* n, AdapterForm form, Value* a, Value* b, double factor) {
+  constexpr int kOpset = 21;
+  const auto after = std::next(n->self);
+  Node* const next = after == g.nodes().end() ? nullptr : after->get();
+  const auto emit = [&](const char* op, Value* left, Value* right) {
+    Value* v = g.emit(op, "", std::string_view(op) == "Conv" ? n->opset : kOpset, {left, right}, Type(), next);
+    v->producer->name = n->name + "/lora";
+    return v;
+  };
+  Value* const y = n->outputs[0];
+  Value* low;
+  if (form == AdapterForm::kConv) {
+    low = emit("Conv", n->inputs[0], a);
+    for (const auto& [key, value] : n->attributes) low->producer->set(key, value);
+    low = emit("Conv", low, b);
+  } else {
+    low = emit("MatMul", emit("MatMul", n->inputs[0], a), b);
+    if (n->is("Gemm")) factor *= static_cast<double>(n->attr_float("alpha", 1));
+  }
+  const Tensor scale = a->constant.dtype() == DType::kDouble ? Tensor::of<double>({}, {factor}) : Tensor::of<float>({}, {static_cast<float>(factor)});
+  low = emit("Mul", low, g.add_constant(cat("tiercel_lora_scale ", low->id), scale));
+  Value* const sum = emit("Add", y, low);
+  g.replace_uses(y, sum);
+  g.set_input(sum->producer, 0, y);
+}
+
+}  // namespace
+
+std::vector<std::string> head_weights(const Model& model, const std::string& output) {
+  const Graph& g = *model.graph;
+  const std::vector<std::string> names = trainable_weights(model);
+  const std::set<std::string> known(names.begin(), names.end());
+  std::set<const Node*> before;
+  std::vector<const Value*> stack;
+  for (const Value* v : g.outputs())
+    if (stack.empty() && (output.empty() || v->name == output)) stack.push_back(v);
+  if (stack.empty()) fail(Code::kInvalidArgument, "the model has no output \"", output, "\"");
+  while (!stack.empty()) {
+    const Node* const n = stack.back()->producer;
+    stack.pop_back();
+    if (n && before.insert(n).second)
+      for (const Value* v : n->inputs) if (v) stack.push_back(v);
+  }
+  std::vector<std::string> head;
+  for (auto it = g.nodes().rbegin(); it != g.nodes().rend(); ++it) {
+    if (!before.count(it->get())) continue;
+    bool matrix = false;
+    for (const Value* v : (*it)->inputs) {
+      if (!v || !v->is_constant() || !known.count(v->name)) continue;
+      if (std::find(head.begin(), head.end(), v->name) == head.end()) head.push_back(v->name);
+      matrix |= v->constant.shape().rank() >= 2;
+    }
+    if (matrix) return head;
+  }
+  if (head.empty()) fail(Code::kInvalidArgument, "the model has no weights to train");
+  return head;
+}
+
+std::vector<std::pair<std::string, AdapterForm>> adaptable_weights(const Model& model) {
+  std::vector<std::pair<std::string, AdapterForm>> found;
+  for (const std::string& name : trainable_weights(model)) {
+    AdapterForm form;
+    if (form_of(constant_named(*model.graph, name), &form)) found.emplace_back(name, form);
+  }
+  return found;
+}
+
+Model add_adapters(const Model& model, const std::vector<std::string>& names, int64_t rank, double alpha) {
+  if (rank < 1) fail(Code::kInvalidArgument, "the rank of an adapter is at least 1, not ", rank);
+  Model m = model;
+  m.graph = model.graph->clone();
+  Graph& g = *m.graph;
+  for (const std::string& name : names) {
+    Value* const v = constant_named(g, name);
+    AdapterForm form;
+    if (!form_of(v, &form)) fail(Code::kInvalidArgument, "weight \"", name, "\" cannot have an adapter: it is not the second operand of MatMul, Gemm or Conv of one group");
+    const Shape& s = v->constant.shape();
+    const DType t = v->constant.dtype();
+    Shape a{s[0], rank}, b{rank, s[1]};
+    if (form == AdapterForm::kTransposed) a = {s[1], rank}, b = {rank, s[0]};
+    if (form == AdapterForm::kConv) {
+      a = s, b = s;
+      a[0] = b[1] = rank;
+      for (int i = 2; i < s.rank(); ++i) b[i] = 1;
+    }
+    Value* const low = g.add_constant(name + ".lora_a", zeros(t, a));
+    Value* const high = g.add_constant(name + ".lora_b", zeros(t, b));
+    for (const Use& use : std::vector<Use>(v->uses)) adapt(g, use.node, form, low, high, alpha / static_cast<double>(rank));
+  }
+  return m;
+}
+
+std::map<std::string, Tensor> weights_of(const Model& model, const std::vector<std::string>& names) {
+  std::map<std::string, Tensor> weights;
+  for (const std::string& name : names) weights[name] = constant_named(*model.graph, name)->constant;
+  return weights;
+}
+
+Model with_weights(const Model& model, const std::map<std::string, Tensor>& weights) {
+  Model m = model;
+  m.graph = model.graph->clone();
+  for (const auto& [name, tensor] : weights) {
+    Value* const v = constant_named(*m.graph, name);
+    if (v->constant.dtype() != tensor.dtype() || !(v->constant.shape() == tensor.shape()))
+      fail(Code::kInvalidArgument, "weight \"", name, "\" should be ", Type::tensor(v->constant.dtype(), v->constant.shape()).str(), ", got ",
+           Type::tensor(tensor.dtype(), tensor.shape()).str());
+    v->constant = tensor;
+  }
+  return m;
+}
+
+}  // namespace tiercel

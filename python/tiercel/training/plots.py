@@ -1,0 +1,56 @@
+"""Pictures of a training, with matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tiercel.training.loop import History
+    from tiercel.training.trainer import Trainer
+
+
+def _axes(axes: Any) -> Any:
+    if axes is not None:
+        return axes
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as e:
+        raise ImportError("plots need matplotlib: pip install 'tiercel[train]'") from e
+    return plt.subplots()[1]
+
+
+def plot_history(history: History, axes: Any = None) -> Any:
+    """The losses by epoch, accuracies on an axis of their own. Gives the matplotlib axes."""
+    axes = _axes(axes)
+    right = None
+    for name, values in history.items():
+        if name == "seconds":
+            continue
+        if "accuracy" in name:
+            right = right or axes.twinx()
+            right.plot(range(1, len(values) + 1), values, "--", label=name, color="tab:green")
+            right.set_ylabel("accuracy")
+        else:
+            axes.plot(range(1, len(values) + 1), values, label=name)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.legend()
+    return axes
+
+
+def plot_decision(trainer: Trainer, x: Any, y: Any, axes: Any = None, points: int = 200, margin: float = 0.5) -> Any:
+    """Samples of two features over what the model says everywhere around. Gives the matplotlib axes."""
+    x, y = np.asarray(x, np.float32), np.asarray(y)
+    if x.ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"plot_decision takes samples [n, 2], got shape {list(x.shape)}")
+    axes = _axes(axes)
+    low, high = x.min(axis=0) - margin, x.max(axis=0) + margin
+    u, v = np.meshgrid(np.linspace(low[0], high[0], points), np.linspace(low[1], high[1], points))
+    scores = np.asarray(trainer.predict(np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)))
+    scores = scores.reshape(points * points, -1)
+    shown = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores.argmax(axis=1)
+    axes.contourf(u, v, shown.reshape(points, points), levels=20, cmap="coolwarm", alpha=0.6)
+    axes.scatter(x[:, 0], x[:, 1], c=y.ravel(), cmap="coolwarm", edgecolors="black", s=80)
+    return axes
