@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Hooks of ``fit``. ``on_epoch_end`` ends the training where it returns True. ``state`` and ``load_state``: for checkpoints; plain data
+    """Hooks of ``fit``. ``on_batch`` gets the number of batches so far (1 at the first). ``on_epoch_end`` ends the training where it returns True. ``state`` and ``load_state``: for checkpoints; plain data
     and arrays."""
 
     def on_fit_begin(self, trainer: Trainer, history: History) -> None: ...
-    def on_step(self, trainer: Trainer, step: int, loss: float) -> None: ...
+    def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None: ...
     def on_epoch_end(self, trainer: Trainer, epoch: int, history: History) -> bool | None: ...
     def on_fit_end(self, trainer: Trainer, history: History) -> None: ...
 
@@ -78,13 +78,13 @@ class EarlyStopping(Callback):
 
 
 class Checkpoint(Callback):
-    """Saves a checkpoint after each epoch, with ``every`` after each so many steps too. ``fit(resume=path)`` goes on from it."""
+    """Saves a checkpoint after each epoch, with ``every`` after each so many batches too. ``fit(resume=path)`` goes on from it."""
 
     def __init__(self, path: str | os.PathLike[str], every: int = 0) -> None:
         self.path, self.every = path, every
 
-    def on_step(self, trainer: Trainer, step: int, loss: float) -> None:
-        if self.every and step % self.every == 0:
+    def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None:
+        if self.every and batch % self.every == 0:
             trainer.save_checkpoint(self.path)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, history: History) -> bool | None:
@@ -93,7 +93,7 @@ class Checkpoint(Callback):
 
 
 class TensorBoard(Callback):
-    """Event files for TensorBoard: the loss and learning rate of each step, the history of each epoch. Needs tensorboardX."""
+    """Event files for TensorBoard: the loss and learning rate of each batch, the history of each epoch. Needs tensorboardX."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         try:
@@ -102,9 +102,9 @@ class TensorBoard(Callback):
             raise ImportError("TensorBoard needs tensorboardX: pip install 'tiercel[train]'") from e
         self._writer: Any = SummaryWriter(os.fspath(folder))
 
-    def on_step(self, trainer: Trainer, step: int, loss: float) -> None:
-        self._writer.add_scalar("step/loss", loss, step)
-        self._writer.add_scalar("step/lr", trainer.optimizer.rate(max(step - 1, 0)), step)
+    def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None:
+        self._writer.add_scalar("batch/loss", loss, batch)
+        self._writer.add_scalar("batch/lr", trainer.optimizer.rate(max(trainer.steps - 1, 0)), batch)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, history: History) -> bool | None:
         for name, values in history.items():

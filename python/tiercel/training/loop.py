@@ -69,7 +69,7 @@ class Fit:
             self.total, self.count, self.batch = self.total + loss * n, self.count + n, i + 1
             bar.step(loss)
             for c in self.callbacks:
-                c.on_step(self.trainer, self.trainer.steps, loss)
+                c.on_batch(self.trainer, self.trainer.batches, loss)
         self.trainer.flush()
         if not self.count:
             raise ValueError(f"epoch {self.epoch + 1} had no batches: a generator lasts one epoch; a list, or an object with __iter__, all")

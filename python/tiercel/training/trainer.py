@@ -188,6 +188,11 @@ class Trainer:
         return 0 if self._core is None else int(self._core.steps)
 
     @property
+    def batches(self) -> int:
+        """How many batches went through; without ``accumulate`` as many as steps."""
+        return 0 if self._core is None else int(self._core.batches)
+
+    @property
     def weights(self) -> dict[str, Array]:
         """The weights that are trained, by name. The arrays are the trainer's own: a step changes them."""
         core = self._ready()
