@@ -77,9 +77,28 @@ void TrainingSession::run(Session& session, const Updates& updates, size_t given
   session.run(in_, out_);
 }
 
+// Extents that the model says are one: a target of another batch would broadcast.
+void TrainingSession::check_target(std::span<const RuntimeValue> batch) const {
+  const std::vector<IoInfo>& info = step_->inputs();
+  const IoInfo& target = info[batch.size() - 1];
+  const RuntimeValue& given = batch.back();
+  if (!target.type.ranked || !given.is_tensor() || given.tensor().shape().rank() != target.type.shape.rank()) return;
+  for (int d = 0; d < target.type.shape.rank(); ++d) {
+    if (target.type.shape[d] >= 0) continue;
+    for (size_t i = 0; i + 1 < batch.size(); ++i) {
+      const Type& type = info[i].type;
+      if (!type.ranked || !batch[i].is_tensor() || batch[i].tensor().shape().rank() != type.shape.rank()) continue;
+      for (int k = 0; k < type.shape.rank(); ++k)
+        if (const Dim here = given.tensor().shape()[d], there = batch[i].tensor().shape()[k]; type.shape[k] == target.type.shape[d] && here != there)
+          fail(Code::kInvalidArgument, "extent ", d, " of the target should be that of axis ", k, " of input \"", info[i].name, "\", ", there, ", got ", here);
+    }
+  }
+}
+
 double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr) {
   const size_t given = static_cast<size_t>(graph_.num_inputs) + 1;
   if (batch.size() != given) fail(Code::kInvalidArgument, "a step takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
+  check_target(batch);
   in_.assign(batch.begin(), batch.end());
   run(*step_, graph_.updates, given, 1, lr, batches_ + 1, 1);
   const double loss = scalar_of(out_[0]);
@@ -122,6 +141,7 @@ Session& TrainingSession::evaluation() {
 double TrainingSession::evaluate(std::span<const RuntimeValue> batch, std::vector<RuntimeValue>* outputs) {
   const size_t given = static_cast<size_t>(graph_.num_inputs) + 1;
   if (batch.size() != given) fail(Code::kInvalidArgument, "evaluation takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
+  check_target(batch);
   Session& s = evaluation();
   std::vector<RuntimeValue> in(batch.begin(), batch.end()), out(s.outputs().size());
   for (size_t i = 0; i < graph_.states.size(); ++i) in.emplace_back(states_[i]);
@@ -139,7 +159,7 @@ void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch) {
   for (const auto& n : g->nodes())
     for (Value* v : n->outputs)
       if (v && v->type.is_tensor() && (v->type.dtype == DType::kFloat || v->type.dtype == DType::kDouble) && !v->graph_output_uses) {
-        labels.push_back(n->label() + ", result \"" + v->name + "\"");
+        labels.push_back(v->name.empty() ? n->label() : cat(n->label(), ", result \"", v->name, "\""));
         g->add_output(v);
       }
   SessionOptions plain = options_;
@@ -148,7 +168,7 @@ void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch) {
   std::vector<RuntimeValue> in(batch.begin(), batch.end()), out(s.outputs().size());
   for (size_t i = 0; i < graph_.states.size(); ++i) in.emplace_back(states_[i]);
   in.emplace_back(Tensor::of<int64_t>({}, {batches_ + 1}));
-  std::string where = "the loss itself";
+  std::string where = g->outputs()[0]->producer->label();
   for (size_t i = 0; i < batch.size(); ++i)
     if (!all_finite(batch[i].tensor()))
       fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite, as input \"", step_->inputs()[i].name, "\" is not; the weights are unchanged");

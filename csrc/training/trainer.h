@@ -45,6 +45,7 @@ class TrainingSession {
 
  private:
   [[noreturn]] void report_not_finite(std::span<const RuntimeValue> batch);
+  void check_target(std::span<const RuntimeValue> batch) const;
   Session& evaluation();
   double run_batch(std::span<const RuntimeValue> batch, double lr);
   // Runs with the states as inputs, in place; `lr` and `step` too. Inputs before `given` are the caller's.

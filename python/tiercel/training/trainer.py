@@ -85,6 +85,8 @@ class Trainer:
         """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an error, and the weights stay
         as they were."""
         target = np.asarray(y)
+        if not target.size:
+            raise ValueError("an empty batch has no loss: y has no elements")
         core = self._for(target)
         arrays = [*self._inputs(x), self._target(target)]
         if self.accumulate == 1:
