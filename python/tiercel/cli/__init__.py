@@ -1,4 +1,4 @@
-"""The command line: ``tiercel info | run | bench | profile | demo``.
+"""The command line: ``tiercel info | run | bench | profile | train | demo``.
 
 Exit codes: 0 done, 1 the model cannot be loaded or run, or engines disagree, 2 wrong usage, 130 interrupted.
 """
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 def _parser() -> argparse.ArgumentParser:
     from tiercel import __version__
-    from tiercel.cli import bench, demo, info, profile, run
+    from tiercel.cli import bench, demo, info, profile, run, train
 
-    parser = argparse.ArgumentParser(prog="tiercel", description="Look at, run and time ONNX models.")
+    parser = argparse.ArgumentParser(prog="tiercel", description="Look at, run, time and train ONNX models.")
     parser.add_argument("--version", action="version", version=f"tiercel {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (info, run, bench, profile, demo):
+    for module in (info, run, bench, profile, train, demo):
         name = module.__name__.rpartition(".")[2]
         what = (module.__doc__ or "").strip()
         sub = commands.add_parser(name, help=what.splitlines()[0], description=what, formatter_class=_Formatter)

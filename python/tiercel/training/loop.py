@@ -72,7 +72,7 @@ class Fit:
                 c.on_batch(self.trainer, self.trainer.batches, loss)
         self.trainer.flush()
         if not self.count:
-            raise ValueError(f"epoch {self.epoch + 1} had no batches: a generator lasts one epoch; a list, or an object with __iter__, all")
+            raise ValueError(f"epoch {self.epoch + 1} had no batches")
         self.history["loss"].append(self.total / self.count)
         self.history["seconds"].append(time.perf_counter() - begin)
         if validation is not None:

@@ -132,6 +132,10 @@ class Trainer:
                 raise ValueError("a share for validation needs arrays x and y; with batches give it as (x, y) or a list of batches")
             if isinstance(x, np.ndarray):
                 raise ValueError("y is missing: x is an array, not batches (x, y)")
+            if epochs > 1 and iter(x) is x:
+                raise ValueError(
+                    f"an iterator serves one epoch: give what can be iterated {epochs} times, such as a list of batches"
+                )
             fit = Fit(self, lambda epoch: x, {"batches": True})  # type: ignore[arg-type, return-value]
             count = len(x) if hasattr(x, "__len__") else None
         else:

@@ -1,0 +1,186 @@
+"""Trains a model on a CSV or NPZ file and writes the result as ONNX.
+
+An NPZ file holds arrays named like the model's inputs (for one input also x) and the target (y, target or labels). A CSV file holds a sample a
+row: numbers, the target in the last column or in the one that --target names; a first row of names may stand above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiercel import _core
+from tiercel.cli import feeds
+from tiercel.cli.text import duration
+
+_TARGETS = ("y", "target", "labels")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+    parser.add_argument("--data", required=True, metavar="FILE", help="a .csv or .npz file")
+    parser.add_argument("--target", default="", metavar="NAME", help="column of a CSV file or array of an NPZ file")
+    parser.add_argument("--output", type=feeds.output_file, metavar="FILE", help="the trained model (default: MODEL with -trained before .onnx)")
+    parser.add_argument("--loss", default="", metavar="NAME", help="cross_entropy where the targets are integers, else mse")
+    parser.add_argument("--optimizer", default="adam", metavar="NAME", help="sgd, momentum, rmsprop, adagrad, adam, adamw, lion")
+    parser.add_argument("--lr", type=float, metavar="X", help="learning rate (default: the optimizer's own)")
+    parser.add_argument("--schedule", choices=("constant", "cosine", "one-cycle", "plateau"), default="constant")
+    parser.add_argument("--warm-up", type=int, default=0, metavar="N", help="steps of a rising learning rate")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    parser.add_argument("--validation", type=float, default=0.1, metavar="X", help="share of the samples, the last ones (default 0.1; 0: none)")
+    parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after so many epochs without a better loss")
+    parser.add_argument("--trainable", default="all", metavar="all|head|PATTERN,...", help="weights that are trained")
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters instead; they are merged")
+    parser.add_argument("--clip-norm", type=float, default=0.0, metavar="X")
+    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches for one step")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--checkpoint", metavar="FILE", help="saved after each epoch; where it is there, the training goes on from it")
+    parser.add_argument("--tensorboard", metavar="DIR", help="event files (needs tensorboardX)")
+    feeds.add_threads(parser)
+
+
+def _numbers(rows: list[list[str]], path: str, first: int) -> Any:
+    table = np.empty((len(rows), len(rows[0])), np.float64)
+    for i, row in enumerate(rows):
+        if len(row) != table.shape[1]:
+            raise feeds.UsageError(f"{path}, row {first + i}: {len(row)} columns, the first row has {table.shape[1]}")
+        for j, cell in enumerate(row):
+            try:
+                table[i, j] = float(cell)
+            except ValueError:
+                raise feeds.UsageError(f"{path}, row {first + i}, column {j + 1}: {cell!r} is not a number") from None
+    return table
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def read_csv(path: str, target: str) -> tuple[Any, Any]:
+    """Features [n, columns] and the target [n]; integers where all its values are."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows:
+        raise feeds.UsageError(f"{path} is empty")
+    names = None if all(map(_is_number, rows[0])) else [cell.strip() for cell in rows.pop(0)]
+    if not rows:
+        raise feeds.UsageError(f"{path} holds names of columns and no sample")
+    if target and (names is None or target not in names):
+        raise feeds.UsageError(f"{path} has no column {target!r}; there are: {', '.join(names) if names else 'none with names'}")
+    table = _numbers(rows, path, 1 if names is None else 2)
+    at = names.index(target) if names and target else table.shape[1] - 1
+    y = table[:, at]
+    return np.delete(table, at, axis=1), y.astype(np.int64) if (y == np.round(y)).all() else y
+
+
+def read_npz(path: str, target: str, inputs: list[str]) -> tuple[dict[str, Any], Any]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+    except (ValueError, EOFError, KeyError) as e:
+        raise feeds.UsageError(f"{path} is not an .npz file: {e}") from e
+    known = ", ".join(arrays)
+    y = next((arrays[n] for n in ([target] if target else _TARGETS) if n in arrays and n not in inputs), None)
+    if y is None:
+        raise feeds.UsageError(f"{path} has no array {target or ' or '.join(_TARGETS)}; there are: {known}")
+    if len(inputs) == 1 and inputs[0] not in arrays and "x" in arrays:
+        arrays[inputs[0]] = arrays["x"]
+    for name in inputs:
+        if name not in arrays:
+            raise feeds.UsageError(f"{path} has no array for the input {name!r}; there are: {known}")
+    return {name: arrays[name] for name in inputs}, y
+
+
+def _data(args: argparse.Namespace, inputs: list[tuple[str, str, list[Any]]]) -> tuple[dict[str, Any], Any]:
+    names = [name for name, _, _ in inputs]
+    if args.data.endswith(".npz"):
+        return read_npz(args.data, args.target, names)
+    if not args.data.endswith(".csv"):
+        raise feeds.UsageError(f"--data is a .csv or .npz file, not {args.data}")
+    if len(names) != 1:
+        raise feeds.UsageError(f"a CSV file feeds one input, the model has {len(names)} ({', '.join(names)}): give an .npz file")
+    x, y = read_csv(args.data, args.target)
+    sample = inputs[0][2][1:]  # an image's pixels stand in a row
+    if len(sample) > 1 and all(isinstance(d, int) for d in sample) and int(np.prod(sample)) == x.shape[1]:
+        x = x.reshape(-1, *sample)
+    return {names[0]: x}, y
+
+
+def _optimizer(args: argparse.Namespace, steps: int) -> Any:
+    from tiercel.training import Cosine, OneCycle, ReduceOnPlateau, Schedule, WarmUp
+    from tiercel.training.optimizers import optimizer_of
+
+    optimizer = optimizer_of(args.optimizer)
+    lr: float | Schedule = args.lr if args.lr is not None else optimizer.rate(0)
+    if args.schedule == "cosine":
+        lr = Cosine(lr, max(steps, 1))  # type: ignore[arg-type]
+    elif args.schedule == "one-cycle":
+        lr = OneCycle(lr, max(steps, 2))  # type: ignore[arg-type]
+    elif args.schedule == "plateau":
+        lr = ReduceOnPlateau(lr, patience=3)  # type: ignore[arg-type]
+    optimizer.lr = WarmUp(lr, args.warm_up) if args.warm_up else lr
+    return optimizer
+
+
+def _print_epoch(trainer: Any, epoch: int, history: dict[str, list[float]]) -> None:
+    values = ", ".join(f"{k} {v[-1]:.4g}" for k, v in history.items() if k != "seconds")
+    print(f"epoch {epoch + 1}: {values} ({duration(history['seconds'][-1])})", flush=True)
+
+
+def main(args: argparse.Namespace) -> int:
+    from tiercel.training import Checkpoint, EarlyStopping, LoRA, TensorBoard, Trainer
+
+    info = feeds.model_info(args.model)
+    x, y = _data(args, info["inputs"])
+    loss = args.loss or ("cross_entropy" if y.dtype.kind in "iu" else "mse")
+    if loss not in _core.losses():
+        raise feeds.UsageError(f"there is no loss {loss!r}; there are: {', '.join(_core.losses())}")
+    if loss != "cross_entropy" and y.ndim == 1 and len(info["outputs"][0][2] or []) == 2:
+        y = y[:, None]
+    n = len(y) - round(len(y) * args.validation)
+    batches = -(-n // max(args.batch_size, 1))
+    output = args.output or f"{Path(args.model).with_suffix('')}-trained.onnx"
+    trainable: Any = args.trainable if args.trainable in ("all", "head") else args.trainable.split(",")
+    try:
+        trainer = Trainer(
+            args.model,
+            loss,
+            _optimizer(args, args.epochs * -(-batches // max(args.accumulate, 1))),
+            trainable=LoRA(args.lora) if args.lora else trainable,
+            clip_norm=args.clip_norm,
+            accumulate=args.accumulate,
+            seed=args.seed,
+            threads=args.threads,
+        )
+        callbacks: list[Any] = [_print_epoch]
+        if args.patience:
+            callbacks.append(EarlyStopping(args.patience))
+        if args.tensorboard:
+            callbacks.append(TensorBoard(args.tensorboard))
+        if args.checkpoint:
+            callbacks.append(Checkpoint(args.checkpoint))
+        trainer.fit(
+            x,
+            y,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            validation=args.validation or None,
+            callbacks=callbacks,
+            progress=False,
+            resume=args.checkpoint if args.checkpoint and Path(args.checkpoint).exists() else None,
+        )
+    except (ValueError, ImportError) as e:
+        raise feeds.UsageError(str(e)) from e
+    trainer.save(output)
+    print(f"wrote {output}")
+    return 0

@@ -1,0 +1,112 @@
+"""Wrong data and wrong names: each a clear error, after which training goes on with the weights as they were."""
+
+import numpy as np
+import pytest
+from training_models import X, Y, plain, trainer
+
+import tiercel
+from tiercel.training import SGD, Dense, LoRA, Loss, Sequential, Trainer
+
+NAN = X.copy()
+NAN[3, 2] = np.nan
+
+
+def regression():
+    return Trainer(Sequential([Dense(1)], (4,)), "mse")
+
+
+CASES = {
+    "label too large": (lambda: trainer(plain()), X, Y + 1, r"target 3 is outside \[0, 2\]"),
+    "label below zero": (lambda: trainer(plain()), X, Y - 1, r"target -1 is outside \[0, 2\]"),
+    "columns": (lambda: trainer(plain()), X[:, :3], Y, 'input "x".*expected 4, got 3'),
+    "fewer targets": (lambda: trainer(plain()), X, Y[:-1], 'extent 0 of the target should be.*"x", 50, got 49'),
+    "one target": (regression, X, X[:1, :1], 'extent 0 of the target should be.*"x", 50, got 1'),
+    "one sample": (regression, X[:1], X[:, :1], 'extent 0 of the target should be.*"x", 1, got 50'),
+    "rank of target": (regression, X, X[:, 0], 'input "target".*rank'),
+    "width of target": (regression, X, X[:, :2], 'input "target".*expected 1, got 2'),
+    "numbers for labels": (lambda: trainer(plain()), X, Y.astype(np.float32), "were class numbers before"),
+    "no samples": (regression, X[:0], X[:0, :1], "empty batch"),
+    "names": (regression, {"z": X}, X[:, :1], "inputs are missing: x"),
+    "nan in x": (regression, NAN, X[:, :1], 'not finite, as input "x" is not; the weights are unchanged'),
+    "nan in y": (regression, X, NAN[:, 2:3], 'not finite, as input "target" is not'),
+    "overflow": (regression, np.full_like(X, 3e38), X[:, :1], 'first result that is not: Gemm node "y"'),
+}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_batches(case, accumulate):
+    make, x, y, message = CASES[case]
+    t = make()
+    if accumulate == 2:
+        t = Trainer(t.model(), t.loss, t.optimizer, accumulate=2)
+    good = Y if t.loss.name == "cross_entropy" else X[:, :1]
+    for _ in range(2):
+        t.step(X, good)
+    before, steps = {n: a.copy() for n, a in t.model_state().items()}, t.steps
+    for _ in range(2):
+        with pytest.raises((tiercel.errors.Error, ValueError), match=message):
+            t.step(x, y)
+    assert t.steps == steps
+    assert all((a == before[n]).all() for n, a in t.model_state().items())
+    assert np.isfinite(t.step(X, good))
+
+
+def test_evaluate_checks_too():
+    t = regression()
+    with pytest.raises(tiercel.errors.Error, match="extent 0 of the target"):
+        t.evaluate([(X, X[:1, :1])])
+    c = trainer(plain())
+    with pytest.raises(tiercel.errors.Error, match="target 3 is outside"):
+        c.evaluate(X, Y + 1)
+
+
+def test_diverging():
+    t = Trainer(Sequential([Dense(1)], (4,)), "mse", SGD(1e30))
+    with pytest.raises(tiercel.errors.Error, match=r"step \d+: the loss is not finite; the first result that is not: .* node"):
+        t.fit(X, X[:, :1], epochs=50, batch_size=50)
+    assert all(np.isfinite(a).all() for a in t.weights.values())
+
+
+MODEL = plain()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"loss": "mze"}, "there is no loss"),
+        ({"loss": Loss("mse", delta=1)}, "no option"),
+        ({"loss": Loss("mse", reduction="none")}, "take the reduction mean or sum"),
+        ({"loss": Loss("mse", reduction="all")}, "reduction"),
+        ({"loss": "mse", "optimizer": "adem"}, "there is no optimizer"),
+        ({"loss": "mse", "output": "q"}, "no output"),
+        ({"trainable": "nothing*"}, "no weight matches 'nothing"),
+        ({"trainable": []}, "trainable names no weight"),
+        ({"trainable": LoRA(2, targets="nothing*")}, "no weight that can have an adapter matches"),
+        ({"trainable": LoRA(2, targets=["dense0.bias"])}, "no weight that can have an adapter"),
+        ({"accumulate": 0}, "accumulate is at least 1"),
+        ({"clip_norm": -1}, "clip_norm is at least 0"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises((tiercel.errors.Error, ValueError), match=message):
+        Trainer(MODEL, **options)
+    with pytest.raises(ValueError, match="rank"):
+        LoRA(0)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"x": X, "y": Y[:3]}, "one length"),
+        ({"x": X}, "y is missing"),
+        ({"x": X[:0], "y": Y[:0]}, "nothing to work on"),
+        ({"x": X, "y": Y, "batch_size": 0}, "batch_size"),
+        ({"x": X, "y": Y, "epochs": -1}, "epochs"),
+        ({"x": [], "epochs": 1}, "no batches"),
+        ({"x": [(X, Y)], "validation": 0.2}, "a share for validation needs arrays"),
+    ],
+)
+def test_wrong_fits(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(plain()).fit(**arguments)
