@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from training_models import X, Y, classifier, plain, same_bits, trainer
 
-from tiercel.training import Adam, Callback, Checkpoint, CheckpointError, Dense, EarlyStopping, ReduceOnPlateau, Sequential, Trainer
+from tiercel.training import (
+    Adam,
+    Callback,
+    Checkpoint,
+    CheckpointError,
+    Dense,
+    EarlyStopping,
+    ReduceOnPlateau,
+    Sequential,
+    Trainer,
+)
 
 
 class Stopped(Exception):

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 from training_models import X, Y, classifier, plain, same_bits, trainer
 
-from tiercel.training import SGD, Adam, Callback, Dense, EarlyStopping, ReduceOnPlateau, Sequential, TensorBoard, Trainer, plot_decision, plot_history
+from tiercel.training import (
+    SGD,
+    Adam,
+    Callback,
+    Dense,
+    EarlyStopping,
+    ReduceOnPlateau,
+    Sequential,
+    TensorBoard,
+    Trainer,
+    plot_decision,
+    plot_history,
+)
 
 
 def test_fit_is_steps():

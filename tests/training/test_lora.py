@@ -87,6 +87,15 @@ def test_weights_beside_adapters():
     assert {n for n in before if (before[n] != after[n]).any()} == {"dense0.weight", "dense1.weight", "dense1.bias"}
 
 
+@pytest.mark.parametrize("trainable, number", [("head", 4), ("all", 6), ("dense0.weight", 3)])
+def test_weights_that_have_adapters_too(trainable, number):
+    t = trainer(plain(), trainable=LoRA(2, targets="dense0.*", trainable=trainable))
+    assert len(t.weights) == number
+    for _ in range(5):
+        t.step(X, Y)
+    np.testing.assert_allclose(t.predict(X), t._core.evaluate([X, Y])[1][0], atol=2e-5)
+
+
 def test_resume(tmp_path):
     make = lambda: trainer(plain(), trainable=LoRA(2))  # noqa: E731
     a, b = make(), make()

@@ -59,5 +59,5 @@ def test_plateau_as_torch():
     "make", [lambda: StepDecay(1, 0), lambda: Cosine(1, 0), lambda: OneCycle(1, 1), lambda: WarmUp(1.0, -1), lambda: ReduceOnPlateau(1, 1.5)]
 )
 def test_bad_settings(make):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"is at least|takes 2 steps|is within"):
         make()

@@ -1,7 +1,8 @@
 """Trains a model on a CSV or NPZ file and writes the result as ONNX.
 
-An NPZ file holds arrays named like the model's inputs (for one input also x) and the target (y, target or labels). A CSV file holds a sample a
-row: numbers, the target in the last column or in the one that --target names; a first row of names may stand above.
+An NPZ file holds arrays named like the model's inputs (for one input also x) and the target (y, target or labels). A
+CSV file holds a sample a row: numbers, the target in the last column or in the one that --target names; a first row
+of names may stand above.
 """
 
 from __future__ import annotations
@@ -24,22 +25,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
     parser.add_argument("--data", required=True, metavar="FILE", help="a .csv or .npz file")
     parser.add_argument("--target", default="", metavar="NAME", help="column of a CSV file or array of an NPZ file")
-    parser.add_argument("--output", type=feeds.output_file, metavar="FILE", help="the trained model (default: MODEL with -trained before .onnx)")
-    parser.add_argument("--loss", default="", metavar="NAME", help="cross_entropy where the targets are integers, else mse")
-    parser.add_argument("--optimizer", default="adam", metavar="NAME", help="sgd, momentum, rmsprop, adagrad, adam, adamw, lion")
+    parser.add_argument(
+        "--output",
+        type=feeds.output_file,
+        metavar="FILE",
+        help="the trained model (default: MODEL with -trained before .onnx)",
+    )
+    parser.add_argument(
+        "--loss", default="", metavar="NAME", help="cross_entropy where the targets are integers, else mse"
+    )
+    parser.add_argument(
+        "--optimizer", default="adam", metavar="NAME", help="sgd, momentum, rmsprop, adagrad, adam, adamw, lion"
+    )
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate (default: the optimizer's own)")
     parser.add_argument("--schedule", choices=("constant", "cosine", "one-cycle", "plateau"), default="constant")
     parser.add_argument("--warm-up", type=int, default=0, metavar="N", help="steps of a rising learning rate")
     parser.add_argument("--epochs", type=int, default=10, metavar="N")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N")
-    parser.add_argument("--validation", type=float, default=0.1, metavar="X", help="share of the samples, the last ones (default 0.1; 0: none)")
-    parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after so many epochs without a better loss")
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="share of the samples, the last ones (default 0.1; 0: none)",
+    )
+    parser.add_argument(
+        "--patience", type=int, default=0, metavar="N", help="stop after so many epochs without a better loss"
+    )
     parser.add_argument("--trainable", default="all", metavar="all|head|PATTERN,...", help="weights that are trained")
-    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters instead; they are merged")
+    parser.add_argument(
+        "--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters instead; they are merged"
+    )
     parser.add_argument("--clip-norm", type=float, default=0.0, metavar="X")
     parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches for one step")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--checkpoint", metavar="FILE", help="saved after each epoch; where it is there, the training goes on from it")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="saved after each epoch; where it is there, the training goes on from it"
+    )
     parser.add_argument("--tensorboard", metavar="DIR", help="event files (needs tensorboardX)")
     feeds.add_threads(parser)
 
@@ -75,7 +97,9 @@ def read_csv(path: str, target: str) -> tuple[Any, Any]:
     if not rows:
         raise feeds.UsageError(f"{path} holds names of columns and no sample")
     if target and (names is None or target not in names):
-        raise feeds.UsageError(f"{path} has no column {target!r}; there are: {', '.join(names) if names else 'none with names'}")
+        raise feeds.UsageError(
+            f"{path} has no column {target!r}; there are: {', '.join(names) if names else 'none with names'}"
+        )
     table = _numbers(rows, path, 1 if names is None else 2)
     at = names.index(target) if names and target else table.shape[1] - 1
     y = table[:, at]
@@ -107,7 +131,9 @@ def _data(args: argparse.Namespace, inputs: list[tuple[str, str, list[Any]]]) ->
     if not args.data.endswith(".csv"):
         raise feeds.UsageError(f"--data is a .csv or .npz file, not {args.data}")
     if len(names) != 1:
-        raise feeds.UsageError(f"a CSV file feeds one input, the model has {len(names)} ({', '.join(names)}): give an .npz file")
+        raise feeds.UsageError(
+            f"a CSV file feeds one input, the model has {len(names)} ({', '.join(names)}): give an .npz file"
+        )
     x, y = read_csv(args.data, args.target)
     sample = inputs[0][2][1:]  # an image's pixels stand in a row
     if len(sample) > 1 and all(isinstance(d, int) for d in sample) and int(np.prod(sample)) == x.shape[1]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Hooks of ``fit``. ``on_batch`` gets the number of batches so far (1 at the first). ``on_epoch_end`` ends the training where it returns True. ``state`` and ``load_state``: for checkpoints; plain data
-    and arrays."""
+    """Hooks of ``fit``. ``on_batch`` gets the number of batches so far (1 at the first). ``on_epoch_end`` ends the
+    training where it returns True. ``state`` and ``load_state``: for checkpoints; plain data and arrays."""
 
     def on_fit_begin(self, trainer: Trainer, history: History) -> None: ...
     def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None: ...
@@ -28,8 +28,9 @@ class Callback:
 
 
 class EarlyStopping(Callback):
-    """Ends the training when ``monitor`` has not fallen (``mode`` "max": risen) by more than ``min_delta`` for ``patience`` epochs.
-    ``restore_best``: the weights of the best epoch come back then, and at the end of every fit."""
+    """Ends the training when ``monitor`` has not fallen (``mode`` "max": risen) by more than ``min_delta`` for
+    ``patience`` epochs. ``restore_best``: the weights of the best epoch come back then, and at the end of every
+    fit."""
 
     def __init__(
         self,
@@ -74,11 +75,14 @@ class EarlyStopping(Callback):
         return {"best": self.best, "best_epoch": self.best_epoch, "bad": self.bad, "weights": self.weights}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.best, self.best_epoch, self.bad, self.weights = (state[k] for k in ("best", "best_epoch", "bad", "weights"))
+        self.best, self.best_epoch, self.bad, self.weights = (
+            state[k] for k in ("best", "best_epoch", "bad", "weights")
+        )
 
 
 class Checkpoint(Callback):
-    """Saves a checkpoint after each epoch, with ``every`` after each so many batches too. ``fit(resume=path)`` goes on from it."""
+    """Saves a checkpoint after each epoch, with ``every`` after each so many batches too. ``fit(resume=path)`` goes
+    on from it."""
 
     def __init__(self, path: str | os.PathLike[str], every: int = 0) -> None:
         self.path, self.every = path, every
@@ -93,7 +97,8 @@ class Checkpoint(Callback):
 
 
 class TensorBoard(Callback):
-    """Event files for TensorBoard: the loss and learning rate of each batch, the history of each epoch. Needs tensorboardX."""
+    """Event files for TensorBoard: the loss and learning rate of each batch, the history of each epoch. Needs
+    tensorboardX."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         try:

@@ -19,13 +19,15 @@ class CheckpointError(ValueError):
 
 
 def write(path: str | os.PathLike[str], kind: str, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Writes a new file, which takes the name when it is on the disk. ``meta`` may hold arrays anywhere in its lists and dicts."""
+    """Writes a new file, which takes the name when it is on the disk. ``meta`` may hold arrays anywhere in its lists
+    and dicts."""
     stored = [np.asarray(a) for a in arrays.values()]
     text = json.dumps({"kind": kind, "names": list(arrays), "meta": _pack(meta, stored)})
     part = f"{os.fspath(path)}.part"
     try:
         with open(part, "wb") as file:
-            np.savez(file, meta=np.frombuffer(text.encode(), np.uint8), **{str(i): a for i, a in enumerate(stored)})
+            content = {"meta": np.frombuffer(text.encode(), np.uint8), **{str(i): a for i, a in enumerate(stored)}}
+            np.savez(file, **content)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

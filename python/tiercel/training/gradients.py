@@ -17,12 +17,12 @@ def gradient(
     inputs: Sequence[str] | None = None,
     sess_options: SessionOptions | None = None,
 ) -> InferenceSession:
-    """A session that computes the model's outputs and, as further outputs ``gradient of NAME``, the gradients of the sum of
-    the elements of ``outputs`` (all by default) with respect to ``inputs``: names of inputs or of weights (by default every
-    input of floats).
+    """A session that computes the model's outputs and, as further outputs ``gradient of NAME``, the gradients of the
+    sum of the elements of ``outputs`` (all by default) with respect to ``inputs``: names of inputs or of weights (by
+    default every input of floats).
 
-        >>> session = tiercel.gradient("model.onnx", inputs=["x", "fc.weight"])
-        >>> (dx,) = session.run(["gradient of x"], {"x": x})
+    >>> session = tiercel.gradient("model.onnx", inputs=["x", "fc.weight"]) >>> (dx,) = session.run(["gradient of x"],
+    {"x": x})
 
     A way that cannot be differentiated is an error that names the node and the way to it."""
     data, folder = model_bytes(model)

@@ -32,8 +32,8 @@ def initialize(
     shape: Sequence[int],
     fan_in_axis: int,
 ) -> Array:
-    """he, glorot, lecun (each with _uniform, _normal; alone: uniform), orthogonal, zeros, or a function of generator and
-    shape."""
+    """he, glorot, lecun (each with _uniform, _normal; alone: uniform), orthogonal, zeros, or a function of generator
+    and shape."""
     if callable(kind):
         return np.asarray(kind(rng, shape), np.float32)
     fan_in, fan_out = _fans(shape, fan_in_axis)

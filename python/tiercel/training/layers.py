@@ -29,8 +29,8 @@ def _each(value: Extents, rank: int) -> list[int]:
 
 
 class Layer:
-    """``emit`` adds the layer's nodes to a builder, whose ``shape`` is that of one sample, and leaves that of the result
-    there."""
+    """``emit`` adds the layer's nodes to a builder, whose ``shape`` is that of one sample, and leaves that of the
+    result there."""
 
     def emit(self, b: Builder) -> None:
         raise NotImplementedError
@@ -41,8 +41,8 @@ class Layer:
 
 
 class Activation(Layer):
-    """relu, leaky_relu, elu, selu, gelu, gelu_tanh, sigmoid, tanh, softplus, softsign, mish, silu, hard_swish, hard_sigmoid,
-    softmax, log_softmax."""
+    """relu, leaky_relu, elu, selu, gelu, gelu_tanh, sigmoid, tanh, softplus, softsign, mish, silu, hard_swish,
+    hard_sigmoid, softmax, log_softmax."""
 
     def __init__(self, name: str) -> None:
         if name != "silu" and name not in _ACTIVATIONS:
@@ -74,8 +74,8 @@ def _default_init(activation: str | None) -> str:
 
 
 class Dense(Layer):
-    """``units`` results, each a weighted sum of the last axis. ``init``: of the weights; by default He's for the relatives of
-    ReLU, else Glorot's."""
+    """``units`` results, each a weighted sum of the last axis. ``init``: of the weights; by default He's for the
+    relatives of ReLU, else Glorot's."""
 
     def __init__(
         self, units: int, activation: str | None = None, bias: bool = True, init: Initializer | None = None

@@ -20,8 +20,8 @@ Array = np.ndarray[Any, Any]
 
 
 class History(dict[str, list[float]]):
-    """What ``fit`` measured: an epoch an entry of each list (``loss``, ``seconds``, and with validation data ``val_loss``,
-    ``val_accuracy``)."""
+    """What ``fit`` measured: an epoch an entry of each list (``loss``, ``seconds``, and with validation data
+    ``val_loss``, ``val_accuracy``)."""
 
 
 class _Function(Callback):
@@ -33,7 +33,8 @@ class _Function(Callback):
 
 
 class Fit:
-    """``settings``: what must be the same where a checkpoint goes on. The order of an epoch depends on the seed and its number alone."""
+    """``settings``: what must be the same where a checkpoint goes on. The order of an epoch depends on the seed and
+    its number alone."""
 
     def __init__(
         self, trainer: Trainer, batches: Callable[[int], Iterable[tuple[Any, Any]]], settings: dict[str, Any]
@@ -96,7 +97,9 @@ class Fit:
             raise CheckpointError(f"{path} was not saved during a fit: load_checkpoint takes it")
         for key, value in self.settings.items():
             if state["settings"].get(key) != value:
-                raise CheckpointError(f"{path} is of a fit with {key} {state['settings'].get(key)}, this one has {value}")
+                raise CheckpointError(
+                    f"{path} is of a fit with {key} {state['settings'].get(key)}, this one has {value}"
+                )
         kinds = [type(c).__name__ for c in self.callbacks if c.state()]
         saved = [kind for kind, own in state["callbacks"] if own]
         if kinds != saved:

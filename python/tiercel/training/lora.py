@@ -18,8 +18,9 @@ KIND = "LoRA adapter of tiercel"
 
 
 class LoRA:
-    """Trains weights W as W + alpha / rank A B. ``targets``: patterns (fnmatch) of names; by default all weights of MatMul and Gemm (those of
-    convolutions of one group can be named). ``trainable``: patterns of weights that are trained as they are, beside the adapters."""
+    """Trains weights W as W + alpha / rank A B. ``targets``: patterns (fnmatch) of names; by default all weights of
+    MatMul and Gemm (those of convolutions of one group can be named). ``trainable``: patterns of weights that are
+    trained as they are, beside the adapters."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class LoRA:
             raise ValueError(f"the rank of an adapter is at least 1, not {rank}")
         self.rank, self.alpha = rank, float(rank if alpha is None else alpha)
         self.targets = [targets] if isinstance(targets, str) else targets
-        self.trainable = [trainable] if isinstance(trainable, str) else list(trainable)
+        self.trainable = trainable if isinstance(trainable, str) else list(trainable)
 
     def forms(self, data: bytes, folder: str) -> dict[str, str]:
         """The weights that get adapters, and how they multiply."""
@@ -44,7 +45,9 @@ class LoRA:
             return chosen
         for p in self.targets:
             if not fnmatch.filter(known, p):
-                raise ValueError(f"LoRA: no weight that can have an adapter matches {p!r}; there are: {_some(list(known))}")
+                raise ValueError(
+                    f"LoRA: no weight that can have an adapter matches {p!r}; there are: {_some(list(known))}"
+                )
         return {n: form for n, form in known.items() if any(fnmatch.fnmatchcase(n, p) for p in self.targets)}
 
 
@@ -75,7 +78,9 @@ def apply_adapter(model: Any, path: str | os.PathLike[str]) -> bytes:
     known = dict(_core.adaptable_weights(data, folder))
     for name, form in meta["forms"].items():
         if known.get(name) != form:
-            raise checkpoint.CheckpointError(f"{os.fspath(path)} is of another model: this one has no such weight {name!r}")
+            raise checkpoint.CheckpointError(
+                f"{os.fspath(path)} is of another model: this one has no such weight {name!r}"
+            )
     return bytes(_core.with_weights(data, folder, changed_weights(data, folder, meta["forms"], meta["scale"], arrays)))
 
 
@@ -89,7 +94,7 @@ def changed_weights(
     for name, form in forms.items():
         a, b = arrays[f"{name}.lora_a"], arrays[f"{name}.lora_b"]
         try:
-            result[name] = merged(base[name], form, a, b, scale)
+            result[name] = merged(arrays.get(name, base[name]), form, a, b, scale)
         except ValueError as e:
             raise checkpoint.CheckpointError(f"the adapter of {name!r} does not fit the weight: {e}") from e
     return result

@@ -10,9 +10,9 @@ from tiercel import _core
 
 
 class Loss:
-    """A loss: ``Loss("huber", delta=2.0)``. ``reduction``: mean, sum or none; ``weight``: of the classes (cross_entropy) or
-    of the positive ones (binary_cross_entropy_with_logits). Options: huber delta; cross_entropy label_smoothing,
-    ignore_index; kl log_target; hinge margin.
+    """A loss: ``Loss("huber", delta=2.0)``. ``reduction``: mean, sum or none; ``weight``: of the classes
+    (cross_entropy) or of the positive ones (binary_cross_entropy_with_logits). Options: huber delta; cross_entropy
+    label_smoothing, ignore_index; kl log_target; hinge margin.
 
     cross_entropy takes scores, not probabilities, and class numbers or probabilities as targets; binary_cross_entropy
     takes probabilities, its form with_logits scores."""

@@ -50,7 +50,13 @@ def plot_decision(trainer: Trainer, x: Any, y: Any, axes: Any = None, points: in
     u, v = np.meshgrid(np.linspace(low[0], high[0], points), np.linspace(low[1], high[1], points))
     scores = np.asarray(trainer.predict(np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)))
     scores = scores.reshape(points * points, -1)
-    shown = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores.argmax(axis=1)
+    shown = (
+        scores[:, 0]
+        if scores.shape[1] == 1
+        else scores[:, 1] - scores[:, 0]
+        if scores.shape[1] == 2
+        else scores.argmax(axis=1)
+    )
     axes.contourf(u, v, shown.reshape(points, points), levels=20, cmap="coolwarm", alpha=0.6)
     axes.scatter(x[:, 0], x[:, 1], c=y.ravel(), cmap="coolwarm", edgecolors="black", s=80)
     return axes

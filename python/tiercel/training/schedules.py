@@ -7,7 +7,8 @@ from typing import Any
 
 
 class Schedule:
-    """Gives the learning rate of a step. ``observe`` gets the loss of each epoch (of validation, where there is one)."""
+    """Gives the learning rate of a step. ``observe`` gets the loss of each epoch (of validation, where there is
+    one)."""
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
@@ -56,7 +57,8 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up half a cosine to ``lr`` during the share ``rise`` of ``steps``, then down another: from lr / ``start`` to lr / start / ``end``."""
+    """Up half a cosine to ``lr`` during the share ``rise`` of ``steps``, then down another: from lr / ``start`` to lr
+    / start / ``end``."""
 
     def __init__(self, lr: float, steps: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
         if steps < 2 or not 0 < rise < 1:
@@ -71,7 +73,8 @@ class OneCycle(Schedule):
 
 
 class WarmUp(Schedule):
-    """``after`` (a number or a schedule), whose first ``steps`` steps rise in a line: step i has the share (i + 1) / (steps + 1)."""
+    """``after`` (a number or a schedule), whose first ``steps`` steps rise in a line: step i has the share (i + 1) /
+    (steps + 1)."""
 
     def __init__(self, after: float | Schedule, steps: int) -> None:
         if steps < 0:
@@ -94,7 +97,8 @@ class WarmUp(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """``lr``, times ``factor`` whenever the loss has not fallen by the share ``threshold`` for more than ``patience`` epochs."""
+    """``lr``, times ``factor`` whenever the loss has not fallen by the share ``threshold`` for more than ``patience``
+    epochs."""
 
     def __init__(
         self, lr: float, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, minimum: float = 0.0

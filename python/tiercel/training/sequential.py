@@ -42,8 +42,8 @@ class Builder:
 
 class Sequential:
     """``Sequential([Dense(16, "relu"), Dense(1)], input_shape=(2,), seed=0)``: ``build()`` gives the .onnx bytes,
-    ``save(path)`` writes them. ``input_shape``: of one sample; the batch is an axis before it, named "batch". The same seed
-    gives the same weights."""
+    ``save(path)`` writes them. ``input_shape``: of one sample; the batch is an axis before it, named "batch". The
+    same seed gives the same weights."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ _KIND = "checkpoint of tiercel"
 
 
 class Trainer:
-    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``: a name or an Optimizer.
-    ``trainable``: "all", "head" (the last layer), patterns (fnmatch) of weights' names, or a LoRA. ``output``: the one that the loss is of, by
-    default the first. ``clip_norm``, ``clip_value``: of the gradients. ``seed``: of Dropout and of LoRA's first weights. ``threads``: 0 for all.
-    ``groups``: {pattern: {"lr": factor, "weight_decay": value}}, the first that matches a weight's name. ``accumulate``: so many batches make
-    one step, as if they were one batch."""
+    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``:
+    a name or an Optimizer. ``trainable``: "all", "head" (the last layer), patterns (fnmatch) of weights' names, or a
+    LoRA. ``output``: the one that the loss is of, by default the first. ``clip_norm``, ``clip_value``: of the
+    gradients. ``seed``: of Dropout and of LoRA's first weights. ``threads``: 0 for all. ``groups``: {pattern: {"lr":
+    factor, "weight_decay": value}}, the first that matches a weight's name. ``accumulate``: so many batches make one
+    step, as if they were one batch."""
 
     def __init__(
         self,
@@ -61,16 +62,24 @@ class Trainer:
         self._forms = self._lora.forms(self._data, self._folder) if self._lora else {}
         self._trainable = self._names(self._lora.trainable if self._lora else trainable, output)  # type: ignore[arg-type]
         self._trainable += [f"{n}.lora_{k}" for n in self._forms for k in "ab"]
-        self._options: dict[str, Any] = dict(
-            output=output, clip_norm=clip_norm, clip_value=clip_value, seed=seed, threads=threads, accumulate=accumulate > 1,
-            groups=self._groups(groups or {}), adapters=list(self._forms),
-            rank=self._lora.rank if self._lora else 0, alpha=self._lora.alpha if self._lora else 0.0,
-        )  # fmt: skip
+        self._options: dict[str, Any] = {
+            "output": output,
+            "clip_norm": clip_norm,
+            "clip_value": clip_value,
+            "seed": seed,
+            "threads": threads,
+            "accumulate": accumulate > 1,
+            "groups": self._groups(groups or {}),
+            "adapters": list(self._forms),
+            "rank": self._lora.rank if self._lora else 0,
+            "alpha": self._lora.alpha if self._lora else 0.0,
+        }
         info = _core.model_info(self._data)
         self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
         self._dtypes = [_numpy_type(kind) for _, kind, _ in info["inputs"]]
-        self._output_dtype = next((_numpy_type(k) for n, k, _ in info["outputs"] if n == output or not output), np.dtype(np.float32))
-        self._output_at = [n for n, _, _ in info["outputs"]].index(output) if output in [n for n, _, _ in info["outputs"]] else 0
+        names = [name for name, _, _ in info["outputs"]]
+        self._output = names.index(output) if output in names else 0
+        self._output_dtype = _numpy_type(info["outputs"][self._output][1])
         self._core: Any = None
         self._labels: bool | None = None
         self._session: tuple[tuple[int, int], InferenceSession] | None = None
@@ -82,8 +91,8 @@ class Trainer:
     # ---- Steps
 
     def step(self, x: Arrays, y: Any) -> float:
-        """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an error, and the weights stay
-        as they were."""
+        """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an
+        error, and the weights stay as they were."""
         target = np.asarray(y)
         if not target.size:
             raise ValueError("an empty batch has no loss: y has no elements")
@@ -118,18 +127,21 @@ class Trainer:
         progress: bool | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> History:
-        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y), whose lengths may differ. ``validation``: (x, y), a list of
-        batches, or the share of the samples (the last ones) that is kept for it. Callbacks: Callback objects, or functions that get the
-        trainer, the number of the epoch (from 0) and the history after each epoch; one that returns True ends the training.
-        ``progress``: a bar, where tqdm is there; by default on a terminal. ``resume``: a checkpoint of the same fit, which goes on as if it
-        had never stopped."""
+        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y), whose lengths may differ.
+        ``validation``: (x, y), a list of batches, or the share of the samples (the last ones) that is kept for it.
+        Callbacks: Callback objects, or functions that get the trainer, the number of the epoch (from 0) and the
+        history after each epoch; one that returns True ends the training. ``progress``: a bar, where tqdm is there;
+        by default on a terminal. ``resume``: a checkpoint of the same fit, which goes on as if it had never
+        stopped."""
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, not {batch_size}")
         if epochs < 0:
             raise ValueError(f"epochs is at least 0, not {epochs}")
         if y is None:
             if isinstance(validation, float):
-                raise ValueError("a share for validation needs arrays x and y; with batches give it as (x, y) or a list of batches")
+                raise ValueError(
+                    "a share for validation needs arrays x and y; with batches give it as (x, y) or a list of batches"
+                )
             if isinstance(x, np.ndarray):
                 raise ValueError("y is missing: x is an array, not batches (x, y)")
             if epochs > 1 and iter(x) is x:
@@ -137,19 +149,23 @@ class Trainer:
                     f"an iterator serves one epoch: give what can be iterated {epochs} times, such as a list of batches"
                 )
             fit = Fit(self, lambda epoch: x, {"batches": True})  # type: ignore[arg-type, return-value]
-            count = len(x) if hasattr(x, "__len__") else None
+            count = len(x) if isinstance(x, Sized) else None
         else:
             inputs, target = self._samples(x, y)  # type: ignore[arg-type]
             if isinstance(validation, float):
                 kept = round(len(target) * validation)
                 if not 0 < kept < len(target):
-                    raise ValueError(f"a share of {validation} of {len(target)} samples leaves nothing to validate or to train with")
+                    raise ValueError(
+                        f"a share of {validation} of {len(target)} samples leaves nothing to validate or to train with"
+                    )
                 validation = [a[-kept:] for a in inputs], target[-kept:]
                 inputs, target = [a[:-kept] for a in inputs], target[:-kept]
             settings = {"samples": len(target), "batch_size": batch_size, "shuffle": shuffle, "seed": seed}
             fit = Fit(
                 self,
-                lambda epoch: batches_of(inputs, target, batch_size, np.random.default_rng([seed, epoch]) if shuffle else None),
+                lambda epoch: batches_of(
+                    inputs, target, batch_size, np.random.default_rng([seed, epoch]) if shuffle else None
+                ),
                 settings,
             )
             count = -(-len(target) // batch_size)
@@ -165,8 +181,11 @@ class Trainer:
             bar.close()
             self._fit = None
 
-    def evaluate(self, x: Arrays | Iterable[tuple[Arrays, Any]], y: Any = None, batch_size: int = 256) -> dict[str, float]:
-        """``loss``, and ``accuracy`` where the targets are class numbers; in inference mode. Arrays, or (without ``y``) batches (x, y)."""
+    def evaluate(
+        self, x: Arrays | Iterable[tuple[Arrays, Any]], y: Any = None, batch_size: int = 256
+    ) -> dict[str, float]:
+        """``loss``, and ``accuracy`` where the targets are class numbers; in inference mode. Arrays, or (without
+        ``y``) batches (x, y)."""
         batches: Iterable[tuple[Any, Any]]
         batches = x if y is None else batches_of(*self._samples(x, y), batch_size, None)  # type: ignore[assignment, arg-type]
         total, right, count, targets = 0.0, 0, 0, 0
@@ -176,7 +195,7 @@ class Trainer:
             n = len(t) if t.ndim else 1
             total, count, targets = total + loss * n, count + n, targets + t.size
             if self._labels:
-                right += int((outputs[self._output_at].argmax(axis=1) == t).sum())
+                right += int((outputs[self._output].argmax(axis=1) == t).sum())
         result = {"loss": total / max(count, 1)}
         if self._labels:
             result["accuracy"] = right / max(targets, 1)
@@ -209,11 +228,15 @@ class Trainer:
         """A session with the weights of now."""
         now = (0, 0) if self._core is None else (self._core.steps, self._core.batches)
         if self._session is None or self._session[0] != now:
-            self._session = now, InferenceSession(self.model() if self._core is not None or not self._folder else self._ready_model())
+            self._session = (
+                now,
+                InferenceSession(self.model() if self._core is not None or not self._folder else self._ready_model()),
+            )
         return self._session[1]
 
     def model(self) -> bytes:
-        """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is merged)."""
+        """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is
+        merged)."""
         if self._core is None:
             return self._data
         if self._forms:
@@ -253,8 +276,8 @@ class Trainer:
     # ---- Checkpoints
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """All that a training goes on with: weights, moments, running statistics, counters, and where ``fit`` stands. Written to a new file,
-        which then takes the name."""
+        """All that a training goes on with: weights, moments, running statistics, counters, and where ``fit`` stands.
+        Written to a new file, which then takes the name."""
         core = self._ready()
         lr = self.optimizer.lr
         meta = {
@@ -265,7 +288,8 @@ class Trainer:
         checkpoint.write(path, _KIND, meta, dict(core.state()))
 
     def load_checkpoint(self, path: str | os.PathLike[str], fit: Fit | None = None) -> None:
-        """Goes back to a checkpoint of a trainer that was made the same way. Where it cannot, a CheckpointError says why, and nothing changes."""
+        """Goes back to a checkpoint of a trainer that was made the same way. Where it cannot, a CheckpointError says
+        why, and nothing changes."""
         meta, arrays = checkpoint.read(path, _KIND)
         where = os.fspath(path)
         if self._core is not None and self._labels != meta.get("labels"):
@@ -276,7 +300,11 @@ class Trainer:
             self._start(bool(meta.get("labels")))
         for key, value in self._identity().items():
             if meta.get(key) != value:
-                what = "of another model" if key == "model" else f"of a training with {key} {meta.get(key)!r}, this one has {value!r}"
+                what = (
+                    "of another model"
+                    if key == "model"
+                    else f"of a training with {key} {meta.get(key)!r}, this one has {value!r}"
+                )
                 raise CheckpointError(f"{where} is {what}")
         state = dict(self._core.state())
         _check_arrays(state, arrays, where)
@@ -327,7 +355,9 @@ class Trainer:
 
     def _merged(self) -> dict[str, Array]:
         assert self._lora is not None
-        return lora.changed_weights(self._data, self._folder, self._forms, self._lora.alpha / self._lora.rank, self.model_state())
+        return lora.changed_weights(
+            self._data, self._folder, self._forms, self._lora.alpha / self._lora.rank, self.model_state()
+        )
 
     def _ready_model(self) -> bytes:
         return bytes(self._ready().model())
@@ -335,7 +365,9 @@ class Trainer:
     def _samples(self, x: Arrays, y: Any) -> tuple[list[Array], Array]:
         inputs, target = self._inputs(x), np.asarray(y)
         if not target.ndim or any(not a.ndim or len(a) != len(target) for a in inputs):
-            raise ValueError(f"x and y should have one length, got shapes {[list(a.shape) for a in inputs]} and {list(target.shape)}")
+            raise ValueError(
+                f"x and y should have one length, got shapes {[list(a.shape) for a in inputs]} and {list(target.shape)}"
+            )
         if not len(target):
             raise ValueError("there is nothing to work on: x and y are empty")
         return inputs, target
@@ -359,7 +391,9 @@ class Trainer:
         if self._core is None:
             self._start(labels)
         elif labels != self._labels:
-            raise ValueError(f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}")
+            raise ValueError(
+                f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}"
+            )
         return self._core
 
     def _target(self, y: Array) -> Array:
@@ -371,12 +405,14 @@ class Trainer:
             if missing:
                 raise ValueError(f"inputs are missing: {', '.join(missing)}")
             arrays = [x[n] for n in self.input_names]
-        elif isinstance(x, np.ndarray) or len(self.input_names) == 1 and not _is_list_of_arrays(x):
+        elif isinstance(x, np.ndarray) or (len(self.input_names) == 1 and not _is_list_of_arrays(x)):
             arrays = [np.asarray(x)]
         else:
             arrays = list(x)
         if len(arrays) != len(self.input_names):
-            raise ValueError(f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}")
+            raise ValueError(
+                f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}"
+            )
         return [np.ascontiguousarray(a, t) for a, t in zip(arrays, self._dtypes, strict=True)]
 
 
@@ -391,7 +427,9 @@ def _numpy_type(kind: str) -> np.dtype[Any]:
 
 def _check_pattern(pattern: str, known: Sequence[str]) -> None:
     if not any(fnmatch.fnmatchcase(n, pattern) for n in known):
-        raise ValueError(f"no weight matches {pattern!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}")
+        raise ValueError(
+            f"no weight matches {pattern!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
+        )
 
 
 def _check_arrays(own: Mapping[str, Array], given: Mapping[str, Array], where: str) -> None:
