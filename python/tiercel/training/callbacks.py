@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,10 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            writer: Any = importlib.import_module("tensorboardX").SummaryWriter  # it has no types
         except ImportError as e:
             raise ImportError("TensorBoard needs tensorboardX: pip install 'tiercel[train]'") from e
-        self._writer: Any = SummaryWriter(os.fspath(folder))
+        self._writer: Any = writer(os.fspath(folder))
 
     def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None:
         self._writer.add_scalar("batch/loss", loss, batch)
