@@ -11,6 +11,11 @@ namespace {
 constexpr int kBlock = 16;
 constexpr int kWide = kBlock / kLanes;  // registers of a block: each is a pass of its own
 constexpr int kColumns = 8;             // of a tile at most
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kMostColumns = 4;  // of those that are compiled: checked load by load, they take minutes
+#else
+constexpr int kMostColumns = kColumns;
+#endif
 // Two rows at a time, where the register file holds both rows' sums and weights: an input then serves twice as many products.
 #if defined(TIERCEL_ISA_AVX512) || defined(TIERCEL_ISA_NEON)
 constexpr int kPairColumns = 4;         // of a tile at least
@@ -153,7 +158,9 @@ void pair(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
 using TileFn = void (*)(const DepthwiseShape&, const DepthwiseTask&, const Row&, int64_t, int64_t, int);
 struct TileFns { TileFn f[2], two[2]; };  // [border]; two rows: null where there is no such form
 template <int R, int K, int S> constexpr TileFns tile_fns() {
-  if constexpr (K > 0 && R >= kPairColumns)
+  if constexpr (R > kMostColumns)
+    return {};
+  else if constexpr (K > 0 && R >= kPairColumns)
     return {{&tile<R, K, S, false>, &tile<R, K, S, true>}, {&pair<R, K, S, false>, &pair<R, K, S, true>}};
   else
     return {{&tile<R, K, S, false>, &tile<R, K, S, true>}, {nullptr, nullptr}};
@@ -184,7 +191,7 @@ void run(const DepthwiseShape& s, const DepthwiseTask& t, int64_t begin, int64_t
   const TileFns* const fns = choose(s);
   const int64_t reach = (s.kernel[2] - 1) * s.dilation[2];
   // Balanced tiles: 14 columns are 7 + 7.
-  const int64_t tiles = (s.out[2] + kColumns - 1) / kColumns;
+  const int64_t tiles = (s.out[2] + kMostColumns - 1) / kMostColumns;
   if (!tiles) return;
   const int64_t columns = s.out[2] / tiles, longer = s.out[2] % tiles;
   const bool square = fns != kAny && s.kernel[1] == s.kernel[2] && s.stride[1] == s.stride[2] && s.dilation[1] == 1;
