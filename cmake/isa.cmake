@@ -29,7 +29,11 @@ function(tiercel_add_kernels out)
     string(TOUPPER ${row} ROW)
     add_library(tiercel_kernels_${row} OBJECT ${sources})
     target_link_libraries(tiercel_kernels_${row} PRIVATE tiercel_flags)
-    target_compile_options(tiercel_kernels_${row} PRIVATE -O3 ${tiercel_isa_flags_${row}})
+    if(TIERCEL_SANITIZE)  # unrolled loops that are checked load by load take minutes each to optimise
+      target_compile_options(tiercel_kernels_${row} PRIVATE -O1 ${tiercel_isa_flags_${row}})
+    else()
+      target_compile_options(tiercel_kernels_${row} PRIVATE -O3 ${tiercel_isa_flags_${row}})
+    endif()
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # GCC 12's own AVX-512 headers trip these
       target_compile_options(tiercel_kernels_${row} PRIVATE -Wno-uninitialized -Wno-maybe-uninitialized)
     endif()
