@@ -20,7 +20,11 @@ void* counted(size_t bytes, size_t alignment) {
 // Each Buffer has a count of owners, so blocks that the engine takes from posix_memalign are seen as well.
 void* operator new(size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
 void* operator new(size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<size_t>(a)); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {  // std::stable_sort's; a sanitizer would bring its own
+  try { return counted(bytes, alignof(std::max_align_t)); } catch (const std::bad_alloc&) { return nullptr; }
+}
 void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
 void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
