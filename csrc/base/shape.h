@@ -74,7 +74,6 @@ class Shape {
   int8_t rank_ = 0;
 };
 
-inline std::ostream& operator<<(std::ostream& os, const Shape& s) { return os << s.str(); }
 
 // axis in [-rank, rank) as [0, rank), or -1 when it is outside.
 inline int normalize_axis(int64_t axis, int rank) {

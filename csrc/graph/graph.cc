@@ -145,6 +145,12 @@ Value* Graph::add_constant(std::string name, Tensor tensor) {
   return v;
 }
 
+Value* Graph::new_constant(Tensor tensor, std::string_view what) {
+  Value* v = add_constant("", std::move(tensor));
+  v->name = cat("tiercel_", what, "_", v->id);
+  return v;
+}
+
 void Graph::remove_input(int index) {
   Value* v = inputs_[index];
   if (!v->uses.empty() || v->graph_output_uses) fail(Code::kInvalidGraph, "graph input \"", v->name, "\" is in use");

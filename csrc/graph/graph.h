@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <variant>
@@ -146,6 +147,7 @@ class Graph {
   Value* add_value(std::string name, Type type = {});
   Value* add_input(std::string name, Type type);
   Value* add_constant(std::string name, Tensor tensor);
+  Value* new_constant(Tensor tensor, std::string_view what = "constant");  // under a name of its own
   void remove_input(int index);   // it must have no uses
   void add_output(Value* v);
   void set_output(int index, Value* v);

@@ -26,6 +26,5 @@ struct Type {
   std::string str() const;  // "tensor(float)[1,3,?]"
 };
 
-inline std::ostream& operator<<(std::ostream& os, const Type& t) { return os << t.str(); }
 
 }  // namespace tiercel

@@ -55,8 +55,7 @@ Value* GraphWriter::input(const std::string& name, const Type& type) {
 }
 
 Value* GraphWriter::constant(Tensor t) {
-  Value* v = graph_.add_constant("", std::move(t));
-  v->name = "tiercel_constant_" + std::to_string(v->id);
+  Value* v = graph_.new_constant(std::move(t));
   infos_.resize(static_cast<size_t>(graph_.num_values()));
   infos_[static_cast<size_t>(v->id)] = {v->type, &v->constant, {}};
   return v;

@@ -86,8 +86,7 @@ class Joiner {
     return unknown > 1 ? std::nullopt : std::optional(t);
   }
   Value* reshaped(Value* v, const std::vector<int64_t>& target, const Type& type, Node* before) {
-    Value* c = graph_.add_constant("", Tensor::from_ints(DType::kInt64, {static_cast<Dim>(target.size())}, target.data()));
-    c->name = cat("tiercel_shape_", c->id);
+    Value* c = graph_.new_constant(Tensor::from_ints(DType::kInt64, {static_cast<Dim>(target.size())}, target.data()), "shape");
     return graph_.emit("Reshape", "", 13, {v, c}, type, before);
   }
   Value* reorder_last(Value* v, const char* to, const Type& type, Node* before) {

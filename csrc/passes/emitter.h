@@ -43,8 +43,7 @@ class Emitter {
 
  private:
   Value* named(Tensor t) {
-    Value* c = graph.add_constant("", std::move(t));
-    c->name = "tiercel_expanded_" + std::to_string(c->id);
+    Value* c = graph.new_constant(std::move(t), "expanded");
     return c;
   }
 };

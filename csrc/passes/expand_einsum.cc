@@ -60,8 +60,7 @@ class Expansion {
     return s;
   }
   Value* ints(const std::vector<int64_t>& v) {
-    Value* c = graph_.add_constant("", Tensor::from_ints(DType::kInt64, {static_cast<Dim>(v.size())}, v.data()));
-    c->name = "tiercel_einsum_" + std::to_string(c->id);
+    Value* c = graph_.new_constant(Tensor::from_ints(DType::kInt64, {static_cast<Dim>(v.size())}, v.data()), "einsum");
     return c;
   }
   Value* emit(const char* op, std::vector<Value*> in, const Shape& shape) {

@@ -209,13 +209,11 @@ class Rewriter {
   }
 
   Value* ints(std::vector<int64_t> v) {
-    Value* c = graph_.add_constant("", Tensor::from_ints(DType::kInt64, {static_cast<Dim>(v.size())}, v.data()));
-    c->name = "tiercel_axes_" + std::to_string(c->id);
+    Value* c = graph_.new_constant(Tensor::from_ints(DType::kInt64, {static_cast<Dim>(v.size())}, v.data()), "axes");
     return c;
   }
   Value* number(double x) {
-    Value* c = graph_.add_constant("", Tensor::of<float>({}, {static_cast<float>(x)}));
-    c->name = "tiercel_mask_" + std::to_string(c->id);
+    Value* c = graph_.new_constant(Tensor::of<float>({}, {static_cast<float>(x)}), "mask");
     return c;
   }
 

@@ -39,12 +39,6 @@ void become_fused(Node* conv) {
   conv->opset = 1;
 }
 
-Value* new_constant(Graph& graph, Tensor t) {
-  Value* v = graph.add_constant("", std::move(t));
-  v->name = cat("tiercel_constant_", v->id);
-  return v;
-}
-
 // ---- Affine maps ------------------------------------------------------------------------------------------------------
 
 // The elements of a constant that varies along the channels alone of a tensor of rank `rank`; nullopt otherwise.
@@ -101,13 +95,13 @@ bool fold_affine(Graph& graph, Node* conv) {
       for (int64_t i = 0; i < row; ++i) to[i] = static_cast<float>(to[i] * factor);
     }
     release_pages(old);
-    graph.set_input(conv, 1, new_constant(graph, std::move(scaled)));
+    graph.set_input(conv, 1, graph.new_constant(std::move(scaled)));
   }
   Tensor bias(DType::kFloat, Shape{n});
   for (int64_t i = 0; i < n; ++i)
     bias.as<float>()[i] = static_cast<float>((b ? b->constant.as<float>()[i] : 0) * a->scale[static_cast<size_t>(i)] + a->shift[static_cast<size_t>(i)]);
   if (conv->inputs.size() < 3) graph.add_node_input(conv, nullptr);
-  graph.set_input(conv, 2, new_constant(graph, std::move(bias)));
+  graph.set_input(conv, 2, graph.new_constant(std::move(bias)));
   supersede(graph, reader->outputs[0], y);
   return true;
 }

@@ -102,12 +102,6 @@ Node* fold_scale(Graph& graph, Node* product) {
   return fused;
 }
 
-Value* new_constant(Graph& graph, Tensor t) {
-  Value* const v = graph.add_constant("", std::move(t));
-  v->name = cat("tiercel_constant_", v->id);
-  return v;
-}
-
 // A product whose B is a constant matrix that nobody else reads, whose bias is a constant vector along its columns, or none.
 struct Weighted {
   const Value *b, *bias;
@@ -148,8 +142,8 @@ Node* with_weights(Graph& graph, Node* product, Node* before, Tensor b, Tensor b
   if (!match::all_finite(b) || !match::all_finite(bias)) return nullptr;
   Node* const fused = fused_before(graph, product, before);
   if (!product->input(2)) fused->unset("beta");  // it scaled a C that was not there
-  graph.set_input(fused, 1, new_constant(graph, std::move(b)));
-  graph.set_input(fused, 2, new_constant(graph, std::move(bias)));
+  graph.set_input(fused, 1, graph.new_constant(std::move(b)));
+  graph.set_input(fused, 2, graph.new_constant(std::move(bias)));
   return fused;
 }
 
@@ -242,8 +236,8 @@ Node* fold_column_scale(Graph& graph, Node* product) {
   }
   if (!match::all_finite(b) || (w->bias && !match::all_finite(bias))) return nullptr;
   Node* const fused = fused_before(graph, product, mul);
-  graph.set_input(fused, 1, new_constant(graph, std::move(b)));
-  if (w->bias) graph.set_input(fused, 2, new_constant(graph, std::move(bias)));
+  graph.set_input(fused, 1, graph.new_constant(std::move(b)));
+  if (w->bias) graph.set_input(fused, 2, graph.new_constant(std::move(bias)));
   take_over(graph, product, mul, fused);
   return fused;
 }

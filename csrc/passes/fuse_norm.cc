@@ -190,8 +190,7 @@ Value* placed(Graph& graph, Value* v, const Shape& x, Place p) {
   if (!v) return nullptr;
   const Shape want(x.span().subspan(static_cast<size_t>(p.first), static_cast<size_t>(p.last - p.first)));
   if (v->type.shape == want) return v;
-  Value* made = graph.add_constant("", v->constant.reshaped(want));
-  made->name = cat("tiercel_norm_", made->id);
+  Value* made = graph.new_constant(v->constant.reshaped(want), "norm");
   return made;
 }
 
@@ -391,8 +390,7 @@ Value* per_channel(Graph& graph, const Value* v, int64_t channels, double nothin
   const int64_t each = channels / static_cast<int64_t>(values.size());
   Tensor t(DType::kFloat, {channels});
   for (int64_t c = 0; c < channels; ++c) t.as<float>()[c] = static_cast<float>(values[static_cast<size_t>(c / each)]);
-  Value* made = graph.add_constant("", std::move(t));
-  made->name = cat("tiercel_norm_", made->id);
+  Value* made = graph.new_constant(std::move(t), "norm");
   return made;
 }
 

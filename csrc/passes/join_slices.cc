@@ -60,8 +60,7 @@ void join_slices(Graph& graph) {
       t.shape[axis] = sizes.back();
       parts.push_back(graph.add_value("", t));
     }
-    Value* lengths = graph.add_constant("", Tensor::from_ints(DType::kInt64, {static_cast<Dim>(sizes.size())}, sizes.data()));
-    lengths->name = cat("tiercel_split_", lengths->id);
+    Value* lengths = graph.new_constant(Tensor::from_ints(DType::kInt64, {static_cast<Dim>(sizes.size())}, sizes.data()), "split");
     Node* split = graph.add_node("Split", "", 13, {x, lengths}, parts, first);
     split->name = first->name;
     split->set("axis", static_cast<int64_t>(axis));

@@ -209,8 +209,7 @@ void keep_axes(Graph& graph) {
     kept->producer->set("keepdims", int64_t{1});
     Tensor list(DType::kInt64, Shape{static_cast<int64_t>(axes.size())});
     std::copy(axes.begin(), axes.end(), list.as<int64_t>());
-    Value* const list_value = graph.add_constant("", std::move(list));
-    list_value->name = cat("tiercel_axes_", list_value->id);
+    Value* const list_value = graph.new_constant(std::move(list), "axes");
     Value* const squeezed = graph.emit("Squeeze", "", 13, {kept, list_value}, y->type, n);
     if (y->graph_output_uses) std::swap(y->name, squeezed->name);
     graph.replace_uses(y, squeezed);
@@ -280,8 +279,7 @@ class Rewrite {
       reorder().to_blocked(v->constant.as<float>() + (n * channels + c) * plane, plane,
                            static_cast<int>(std::min<int64_t>(kChannelBlock, channels - c)), plane, t.as<float>() + i * plane * kChannelBlock);
     }
-    Value* const made = graph_.add_constant("", std::move(t));
-    made->name = cat("tiercel_blocked_", made->id);
+    Value* const made = graph_.new_constant(std::move(t), "blocked");
     return made;
   }
 

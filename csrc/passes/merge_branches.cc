@@ -92,15 +92,11 @@ bool add_to(Branch& large, const Branch& small) {
     sum.as<float>()[i / taps * all_taps + to] += small.weights.as<float>()[i];
   }
   if (!match::all_finite(sum)) return false;
+  for (size_t c = 0; c < large.bias.size(); ++c)
+    if (!std::isfinite(static_cast<float>(large.bias[c] + small.bias[c]))) return false;
   large.weights = std::move(sum);
   for (size_t c = 0; c < large.bias.size(); ++c) large.bias[c] += small.bias[c];
   return true;
-}
-
-Value* new_constant(Graph& graph, Tensor t) {
-  Value* v = graph.add_constant("", std::move(t));
-  v->name = cat("tiercel_constant_", v->id);
-  return v;
 }
 
 // Conv(x) + Conv(x), Conv(x) + BatchNormalization(x): the convolution takes the place of all three nodes. Returns what it swallowed.
@@ -124,11 +120,11 @@ Node* merge_branch(Graph& graph, Node* conv) {
   conv->set("kernel_shape", a->kernel);
   conv->set("dilations", a->dilation);
   conv->set("strides", a->stride);
-  graph.set_input(conv, 1, new_constant(graph, std::move(a->weights)));
+  graph.set_input(conv, 1, graph.new_constant(std::move(a->weights)));
   Tensor bias(DType::kFloat, Shape{static_cast<int64_t>(a->bias.size())});
   std::transform(a->bias.begin(), a->bias.end(), bias.as<float>(), [](double v) { return static_cast<float>(v); });
   if (conv->inputs.size() < 3) graph.add_node_input(conv, nullptr);
-  graph.set_input(conv, 2, new_constant(graph, std::move(bias)));
+  graph.set_input(conv, 2, graph.new_constant(std::move(bias)));
   Value* const out = add->outputs[0];
   if (out->graph_output_uses) std::swap(out->name, y->name);
   graph.replace_uses(out, y);

@@ -54,8 +54,7 @@ class Simplifier {
     if (type(from).layout != Layout::kPlain) return;
     const auto target = target_of(type(from).shape, type(node->outputs[0]).shape);
     if (!target) return;
-    Value* shape = graph_.add_constant("", Tensor::from_ints(DType::kInt64, {static_cast<Dim>(target->size())}, target->data()));
-    shape->name = "tiercel_shape_" + std::to_string(shape->id);
+    Value* shape = graph_.new_constant(Tensor::from_ints(DType::kInt64, {static_cast<Dim>(target->size())}, target->data()), "shape");
     graph_.resize_inputs(node, 1);
     graph_.set_input(node, 0, from);
     graph_.add_node_input(node, shape);

@@ -75,8 +75,7 @@ class Selector {
     return axis >= 0 && v->has_one_use() && squeezes(v->uses[0].node, axis, 5) ? axis : -1;
   }
   Value* ints(int64_t axis) {
-    Value* axes = graph_.add_constant("", Tensor::of<int64_t>({1}, {axis}));
-    axes->name = cat("tiercel_axes_", axes->id);
+    Value* axes = graph_.new_constant(Tensor::of<int64_t>({1}, {axis}), "axes");
     return axes;
   }
 

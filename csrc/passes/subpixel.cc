@@ -33,15 +33,10 @@ void rewrite(Graph& graph, Node* node, int64_t stride) {
     for (int64_t c = 0; c < channels; ++c) pointwise.as<float>()[o * channels + c] = w.as<float>()[c * outputs * area + o];
     shifts.as<float>()[o] = bias ? bias->constant.as<float>()[o / area] : 0;
   }
-  const auto constant = [&](Tensor t) {
-    Value* v = graph.add_constant("", std::move(t));
-    v->name = cat("tiercel_constant_", v->id);
-    return v;
-  };
   Value* const out = node->outputs[0];
   const Shape& s = x->type.shape;
   const Type wide = Type::tensor(DType::kFloat, Shape{s[0], outputs * area, s[2], s[3]});
-  Value* const products = graph.emit("Conv", kTiercelDomain, 1, {x, constant(std::move(pointwise)), constant(std::move(shifts))}, wide, node);
+  Value* const products = graph.emit("Conv", kTiercelDomain, 1, {x, graph.new_constant(std::move(pointwise)), graph.new_constant(std::move(shifts))}, wide, node);
   products->producer->name = node->name;
   if (node->has("activation")) set_activation(*products->producer, activation_of(*node));
   Value* const y = graph.emit("DepthToSpace", "", 13, {products}, out->type, node);

@@ -138,8 +138,7 @@ class Region {
   Value* without(Value* v) {
     if (const auto it = made_.find(v); it != made_.end()) return it->second;
     if (is_leaf(v)) return v->producer->inputs[0];
-    Value* c = graph_.add_constant("", permuted(v->constant, undoes_));
-    c->name = "tiercel_permuted_" + std::to_string(c->id);
+    Value* c = graph_.new_constant(permuted(v->constant, undoes_), "permuted");
     return made_[v] = c;
   }
 

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "ops/infer_graph.h"
+#include "runtime/keep.h"
 #include "runtime/plan.h"
 #include "runtime/program.h"
 
@@ -408,7 +409,7 @@ class Builder {
     for (size_t id = 0; id < dropped_.size(); ++id)
       if (const Value* v = graph_.value(static_cast<int>(id)); dropped_[id] && dropped_[id] == static_cast<int>(v->uses.size()) && !v->graph_output_uses)
         p_.droppable.push_back(v);
-    keep_slots();
+    keep_slots(p_, slots_, scratch_.folded);
     for (Slot& s : p_.slots) {
       s.unaligned = s.constant && s.constant->is_deferred();
       p_.dynamic |= s.storage == Storage::kDynamic;
@@ -418,46 +419,7 @@ class Builder {
         if (const int slot = p_.operands[p_.instructions[n].first_slot + k]; slot >= 0 && p_.slots[slot].unaligned)
           p_.slots[slot].unaligned = std::binary_search(unaligned_.begin(), unaligned_.end(), std::pair(static_cast<int>(n), k));
     for (const Program::Output& o : p_.outputs) p_.slots[o.slot].unaligned = false;
-    measure();
-  }
-
-  // The Program keeps the slots that an instruction or an output names, and the constants in them; until here they went by value id.
-  void keep_slots() {
-    std::vector<int32_t> place(slots_.size(), -1);
-    for (const int32_t id : p_.operands) if (id >= 0) place[id] = 0;
-    for (const Program::Output& o : p_.outputs) place[o.slot] = 0;
-    const auto folded = [&](size_t id) { return place[id] >= 0 && slots_[id].constant && !graph_.value(static_cast<int>(id))->is_constant(); };
-    size_t slots = 0, constants = 0;
-    for (size_t id = 0; id < place.size(); ++id) {
-      if (place[id] < 0) continue;
-      ++slots;
-      constants += folded(id);
-    }
-    p_.slots.reserve(slots);
-    p_.folded.reserve(constants);  // their addresses stay
-    for (size_t id = 0; id < place.size(); ++id) {
-      if (place[id] < 0) continue;
-      place[id] = static_cast<int32_t>(p_.slots.size());
-      Slot& s = p_.slots.emplace_back(slots_[id]);
-      if (folded(id)) s.constant = &p_.folded.emplace_back(*s.constant);
-    }
-    scratch_.folded.clear();
-    for (int32_t& id : p_.operands) if (id >= 0) id = place[id];
-    for (Program::Output& o : p_.outputs) o.slot = place[o.slot];
-    for (Instruction& ins : p_.instructions) for (int& id : ins.release) id = place[id];
-    for (auto* const list : {&p_.input_slots, &p_.output_slots}) {
-      std::erase_if(*list, [&](const auto& s) { return place[s.first] < 0; });
-      for (auto& s : *list) s.first = place[s.first];
-    }
-  }
-
-  void measure() {
-    constexpr int64_t kKernel = 512;  // and what it holds
-    const auto n = [](const auto& v) { return static_cast<int64_t>(v.size()); };
-    p_.held_bytes = n(p_.slots) * static_cast<int64_t>(sizeof(Slot) + sizeof(void*) + (p_.dynamic ? sizeof(RuntimeValue) : 0)) +
-                    n(p_.instructions) * static_cast<int64_t>(sizeof(Instruction)) + n(p_.operands) * 4 + n(p_.kernels) * kKernel +
-                    p_.num_states * static_cast<int64_t>(sizeof(LateState) + kKernel);
-    for (const Tensor& t : p_.folded) p_.held_bytes += static_cast<int64_t>(sizeof(Tensor)) + t.bytes();
+    p_.held_bytes = held_bytes(p_);
   }
 
   const Graph& graph_;

@@ -29,8 +29,7 @@ void train_dropout(Graph& graph, Node& n, Value* step, int64_t seed) {
   if (!ratio) {
     const DType t = n.inputs[0]->type.dtype;
     const double r = n.opset < 12 ? static_cast<double>(n.attr_float("ratio", 0.5f)) : 0.5;
-    ratio = graph.add_constant("", t == DType::kDouble ? Tensor::of<double>({}, {r}) : Tensor::of<float>({}, {static_cast<float>(r)}));
-    ratio->name = "tiercel_ratio_" + std::to_string(ratio->id);
+    ratio = graph.new_constant(t == DType::kDouble ? Tensor::of<double>({}, {r}) : Tensor::of<float>({}, {static_cast<float>(r)}), "ratio");
   }
   Value* y = graph.emit("Dropout", kTiercelDomain, 1, {n.inputs[0], ratio, step}, n.outputs[0]->type, &n);
   y->producer->name = n.name;

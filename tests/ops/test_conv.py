@@ -96,6 +96,17 @@ def test_fused_conv():
     assert _core is not None
 
 
+@pytest.mark.parametrize("channels, group", [(3, 1), (16, 16), (32, 8)])  # few channels, depthwise, small groups
+def test_a_large_residual_joins_finished_sums(channels, group):
+    """One rounding of the residual's size, not one for each product."""
+    x, w, b = rand(1, channels, 9, 20), rand(32 if group < 16 else 16, channels // group, 3, 3), rand(32 if group < 16 else 16)
+    (plain,) = run(x, w, b, pads=[1, 1, 1, 1], group=group)
+    residual = np.float32(2**20) + rand(*plain.shape)
+    exact = plain.astype(np.float64) + residual
+    check("Conv", [x, w, b, residual], {"pads": [1, 1, 1, 1], "group": group}, opset=1, domain="ai.tiercel",
+          expected=[exact.astype(np.float32)], ulp=0, rtol=0, atol=float(np.spacing(np.float32(2**20))))
+
+
 def transposed(x, w, b=None, opset=22, **attrs):
     inputs = [x, w] if b is None else [x, w, b]
     scale = np.sqrt(x.shape[1] * np.prod(w.shape[2:]))

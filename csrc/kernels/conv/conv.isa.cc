@@ -1,5 +1,6 @@
 #include "kernels/conv/conv.h"
 
+#include "kernels/conv/tile_ends.h"
 #include "simd/activation.h"
 
 namespace tiercel::TIERCEL_ISA {
@@ -26,8 +27,6 @@ constexpr int kPanel = 1;
 constexpr int kRows[kConvMaxBlocks + 1] = {0, 2, 0, 0, 0};
 #endif
 
-alignas(64) const float kZeros[kConvBlock] = {};
-
 struct Tile {
   const float* x[kMaxRows];  // displacement 0 of each pixel; may point outside the image
   int64_t y[kMaxRows];       // floats from the origin of the output
@@ -39,9 +38,6 @@ inline bool inside(const ConvShape& s, const int32_t* at, const int32_t* tap) {
          static_cast<uint64_t>(at[1] + tap[1]) < static_cast<uint64_t>(s.in[1]) &&
          static_cast<uint64_t>(at[2] + tap[2]) < static_cast<uint64_t>(s.in[2]);
 }
-
-alignas(64) const float kLaneNumbers[kConvBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-inline M first_lanes(int n) { return lt(load(kLaneNumbers), set1(static_cast<float>(n))); }
 
 // acc[r][v] += sum over `kUnroll` channels of p[r][off + c] w[c][v]
 template <int R, int V, int kUnroll>
@@ -168,20 +164,16 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
   if (sum) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) acc[r][v] = load(sum + tile.y[r] + v / kWide * s.y_block + v % kWide * kLanes) + acc[r][v];
+      join(acc[r], [&](int v) { return sum + tile.y[r] + v / kWide * s.y_block + v % kWide * kLanes; });
   }
   if (b1 == t.blocks) {
-    // Constants go first: max(low, NaN) and min(high, NaN) are NaN.
     const F low = set1(t.low), high = set1(t.high);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) acc[r][v] = min(high, max(low, acc[r][v]));
+    for (int r = 0; r < R; ++r) bound(acc[r], low, high);
     if (t.tail < kConvBlock) {
 #pragma GCC unroll 4
       for (int v = V - kWide; v < V; ++v) {
-        const M exists = first_lanes(t.tail - (v - (V - kWide)) * kLanes);
+        const M exists = lanes_below(t.tail, (v - (V - kWide)) * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) acc[r][v] = select(exists, acc[r][v], zero());
       }

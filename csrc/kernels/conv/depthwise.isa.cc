@@ -3,7 +3,7 @@
 #include <type_traits>
 
 #include "kernels/conv/clip.h"
-#include "simd/vec.h"
+#include "kernels/conv/tile_ends.h"
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -22,9 +22,6 @@ constexpr int kPairColumns = 4;         // of a tile at least
 #else
 constexpr int kPairColumns = kColumns + 1;  // never
 #endif
-
-alignas(64) const float kZeros[kBlock] = {};
-alignas(64) const float kLaneNumbers[kBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct Row {             // one output row
   int64_t d, h;          // input coordinates of tap (0, 0)
@@ -73,15 +70,10 @@ void tile(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
         }
       }
     }
-  if (t.residual) {  // after the sum: fewer roundings of its size
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[r] = acc[r] + load(t.residual + y_at + r * kBlock + lane);
-  }
-  const F low = set1(t.low), high = set1(t.high);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) acc[r] = min(high, max(low, acc[r]));
+  if (t.residual) join(acc, [&](int r) { return t.residual + y_at + r * kBlock + lane; });
+  bound(acc, set1(t.low), set1(t.high));
   if (t.tail < lane + kLanes) {
-    const M exists = lt(load(kLaneNumbers + lane), set1(static_cast<float>(t.tail)));
+    const M exists = lanes_below(t.tail, lane);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) acc[r] = select(exists, acc[r], zero());
   }
@@ -139,20 +131,16 @@ void pair(const DepthwiseShape& s, const DepthwiseTask& t, const Row& row, int64
   }
   if (t.residual) {
 #pragma GCC unroll 2
-    for (int o = 0; o < 2; ++o)
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) acc[o][r] = acc[o][r] + load(t.residual + y_at + o * y_row + r * kBlock + lane);
+    for (int o = 0; o < 2; ++o) join(acc[o], [&](int r) { return t.residual + y_at + o * y_row + r * kBlock + lane; });
   }
-  const F low = set1(t.low), high = set1(t.high);
   const bool part = t.tail < lane + kLanes;
-  const M exists = lt(load(kLaneNumbers + lane), set1(static_cast<float>(t.tail)));
+  const M exists = lanes_below(t.tail, lane);
 #pragma GCC unroll 2
-  for (int o = 0; o < 2; ++o)
+  for (int o = 0; o < 2; ++o) {
+    bound(acc[o], set1(t.low), set1(t.high));
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const F a = min(high, max(low, acc[o][r]));
-      store(t.y + y_at + o * y_row + r * kBlock + lane, part ? select(exists, a, zero()) : a);
-    }
+    for (int r = 0; r < R; ++r) store(t.y + y_at + o * y_row + r * kBlock + lane, part ? select(exists, acc[o][r], zero()) : acc[o][r]);
+  }
 }
 
 using TileFn = void (*)(const DepthwiseShape&, const DepthwiseTask&, const Row&, int64_t, int64_t, int);

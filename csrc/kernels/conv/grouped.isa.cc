@@ -1,7 +1,7 @@
 #include "kernels/conv/grouped.h"
 
 #include "kernels/conv/clip.h"
-#include "simd/vec.h"
+#include "kernels/conv/tile_ends.h"
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -12,9 +12,6 @@ constexpr int kColumns = 14;  // of a tile at most: its sums, a row of weights, 
 #else
 constexpr int kColumns = 8;
 #endif
-
-alignas(64) const float kZeros[kBlock] = {};
-alignas(64) const float kLaneNumbers[kBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct Row {                     // one output row
   int64_t d, h;                  // input coordinates of tap (0, 0)
@@ -28,7 +25,7 @@ void tile(const GroupedShape& s, const GroupedTask& t, const Row& row, int64_t j
   F acc[R];
   const F bias = load(t.bias);
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) acc[r] = t.residual ? bias + load(t.residual + y_at + r * kBlock) : bias;
+  for (int r = 0; r < R; ++r) acc[r] = bias;
   const int64_t w0 = j * s.stride[2] + s.origin[2], width = s.in[2];
   const int64_t w_step = s.kernel[2] * kLanes, w_row = t.steps * w_step;
   for (int64_t kd = row.k_begin[0]; kd < row.k_end[0]; ++kd)
@@ -66,11 +63,10 @@ void tile(const GroupedShape& s, const GroupedTask& t, const Row& row, int64_t j
         }
       }
     }
-  const F low = set1(t.low), high = set1(t.high);
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) acc[r] = min(high, max(low, acc[r]));
+  if (t.residual) join(acc, [&](int r) { return t.residual + y_at + r * kBlock; });
+  bound(acc, set1(t.low), set1(t.high));
   if (t.tail < kLanes) {
-    const M exists = lt(load(kLaneNumbers), set1(static_cast<float>(t.tail)));
+    const M exists = lanes_below(t.tail, 0);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) acc[r] = select(exists, acc[r], zero());
   }

@@ -1,7 +1,7 @@
 #include "kernels/conv/plain.h"
 
 #include "kernels/conv/clip.h"
-#include "simd/vec.h"
+#include "kernels/conv/tile_ends.h"
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -18,8 +18,6 @@ constexpr int kRows[kConvMaxBlocks + 1] = {0, 6, 0, 0, 0};
 constexpr int kRows[kConvMaxBlocks + 1] = {0, 2, 0, 0, 0};
 #endif
 constexpr int kMaxStride = 4;
-
-alignas(64) const float kLaneNumbers[kConvBlock] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct Row {                     // one output row
   const float* x;                // of channel 0: row 0 of the image at depth 0
@@ -44,12 +42,6 @@ void tile(const ConvShape& s, const ConvTask& t, const Row& row, int64_t w0, boo
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) acc[r][v] = bias;
   }
-  if (t.residual)
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v)
-        acc[r][v] = acc[r][v] + load(t.residual + y_at + r * s.y_step[2] + v / kWide * s.y_block + v % kWide * kLanes);
 
   const int64_t kernel = s.kernel[2], dilation = s.dilation[2], reach = (R - 1) * S + (kernel - 1) * dilation + 1;
   const int64_t w_step = t.blocks * V * kLanes;  // from tap to tap
@@ -94,16 +86,18 @@ void tile(const ConvShape& s, const ConvTask& t, const Row& row, int64_t w0, boo
       }
     }
 
-  // Constants go first: max(low, NaN) and min(high, NaN) are NaN.
+  if (t.residual) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      join(acc[r], [&](int v) { return t.residual + y_at + r * s.y_step[2] + v / kWide * s.y_block + v % kWide * kLanes; });
+  }
   const F low = set1(t.low), high = set1(t.high);
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) acc[r][v] = min(high, max(low, acc[r][v]));
+  for (int r = 0; r < R; ++r) bound(acc[r], low, high);
   if (t.tail < kConvBlock) {
 #pragma GCC unroll 4
     for (int v = V - kWide; v < V; ++v) {
-      const M exists = lt(load(kLaneNumbers + (v - (V - kWide)) * kLanes), set1(static_cast<float>(t.tail)));
+      const M exists = lanes_below(t.tail, (v - (V - kWide)) * kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) acc[r][v] = select(exists, acc[r][v], zero());
     }
