@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/conv/plan_grouped.h"
+#include "kernels/reorder/reorder.h"
 
 namespace tiercel {
 namespace {
@@ -133,8 +134,43 @@ ConvPhase transposed_phase(const ConvProblem& p, const int64_t (&offset)[3]) {
   return phase;
 }
 
+// Blocks of 16 outputs by 16 channels are transposed in registers; their rows of 16 outputs then go to their places.
+void pack_whole_panel(const ConvProblem& p, const ConvPhase& phase, const ConvPanel& panel, const float* w, float* to) {
+  const int64_t taps = static_cast<int64_t>(phase.tap_index.size()), all_taps = p.taps(), width = panel.panel * kConvBlock;
+  constexpr int64_t kSquare = int64_t{kConvBlock} * kConvBlock;
+  std::vector<float> scratch(static_cast<size_t>(kSquare * (all_taps + 1)));
+  float *const rows = scratch.data(), *const square = rows + kSquare * all_taps;
+  const ReorderKernels& k = reorder();
+  for (int64_t b = 0; b < panel.blocks; ++b, to += kConvBlock * taps * width) {
+    const int64_t n = b + 1 < panel.blocks ? kConvBlock : panel.last, c0 = (panel.x_block + b) * kConvBlock;
+    const int64_t exist = std::clamp<int64_t>(p.channels - c0, 0, n);
+    for (int64_t t = 0; t < taps; ++t) std::memset(to + (t * n + exist) * width, 0, static_cast<size_t>((n - exist) * width) * sizeof(float));
+    for (int o = 0; o < panel.panel; ++o) {
+      const int64_t oc = (panel.y_block + o) * kConvBlock;
+      const int outputs = static_cast<int>(std::clamp<int64_t>(p.outputs - oc, 0, kConvBlock));
+      if (p.transposed)  // rows: [output, tap][16 channels]
+        k.to_blocked(w + (c0 * p.outputs + oc) * all_taps, p.outputs * all_taps, static_cast<int>(exist), outputs * all_taps, rows);
+      else  // rows: [channel, tap][16 outputs]
+        k.to_blocked(w + (oc * p.channels + c0) * all_taps, p.channels * all_taps, outputs, exist * all_taps, rows);
+      for (int64_t t = 0; t < taps; ++t) {
+        const int64_t tap = phase.tap_index[static_cast<size_t>(t)];
+        const float* from = rows + tap * kConvBlock;
+        int64_t step = all_taps * kConvBlock;
+        if (p.transposed) {
+          k.to_blocked(from, step, outputs, exist, square);
+          from = square;
+          step = kConvBlock;
+        }
+        for (int64_t c = 0; c < exist; ++c)
+          std::memcpy(to + (t * n + c) * width + o * kConvBlock, from + c * step, kConvBlock * sizeof(float));
+      }
+    }
+  }
+}
+
 // Panels are [block][tap][channel][16 panel], plain ones [tap][channel][16 panel].
 void pack_panel(const ConvProblem& p, const ConvPhase& phase, const ConvPanel& panel, const float* w, float* to) {
+  if (p.groups == 1 && !p.x_plain) return pack_whole_panel(p, phase, panel, w, to);
   const int64_t taps = static_cast<int64_t>(phase.tap_index.size()), all_taps = p.taps();
   const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups;
   const int64_t width = panel.panel * kConvBlock, block = p.x_plain ? 1 : kConvBlock;
