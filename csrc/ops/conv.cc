@@ -5,6 +5,7 @@
 
 #include "kernels/conv/reference.h"
 #include "ops/activation.h"
+#include "ops/conv_gemm.h"
 #include "ops/conv_run.h"
 #include "ops/grad.h"
 #include "ops/registry.h"
@@ -119,6 +120,7 @@ void prepare(PrepareContext& ctx) {
     const bool constant = ctx.constant(1) && (!ctx.has_input(2) || ctx.constant(2));
     if (ctx.node.attr_int("winograd", 0) && blocked && constant)
       if (const int tile = winograd_tile(p)) return prepare_winograd_conv(ctx, p, activation_of(ctx.node), tile);
+    if (conv_suits_gemm(ctx, p)) return prepare_gemm_conv(ctx, p, activation_of(ctx.node));
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), "direct");
       if (ctx.constant(1)) ctx.drops(1);

@@ -5,6 +5,7 @@
 
 #include "kernels/conv/reference.h"
 #include "ops/activation.h"
+#include "ops/conv_gemm.h"
 #include "ops/conv_run.h"
 #include "ops/grad.h"
 #include "ops/registry.h"
@@ -183,6 +184,13 @@ void prepare(PrepareContext& ctx) {
       p.dilation[to] = window.dilation[a];
       p.pad[to] = window.begin[a];
       key += cat(",", p.stride[to], ",", p.dilation[to], ",", p.pad[to]);
+    }
+    if (is_grad(ctx.node)) {
+      ConvProblem forward = p;
+      forward.transposed = false;
+      std::swap(forward.channels, forward.outputs);
+      std::swap(forward.in, forward.out);
+      if (conv_suits_gemm(ctx, forward)) return prepare_gemm_conv_grad(ctx, forward);
     }
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), key);

@@ -30,6 +30,8 @@ Form convolution(const Node& n) {
   if (!match::is_f32(x) || match::rank(x) < 3 || match::rank(x) > 5 || match::rank(w) != match::rank(x) || !w->type.shape.known() ||
       w->type.shape.count() == 0)
     return {};
+  // Weights that come at run time: a step of training, whose other readers of the image (statistics, gradients) take it plain.
+  if (!w->is_constant() && !blocked(x)) return {};
   int64_t phases = 1;
   if (n.op_type == "ConvTranspose")
     for (int64_t s : n.attr_ints("strides")) phases *= std::clamp<int64_t>(s, 1, 1 << 10);

@@ -96,6 +96,20 @@ def test_fused_conv():
     assert _core is not None
 
 
+@pytest.mark.parametrize("activation", [None, "Relu", "Silu"])
+@pytest.mark.parametrize("space, outputs, group", [((2, 2), 50, 1), ((3, 5), 70, 1), ((1, 1), 40, 2), ((7,), 33, 1), ((2, 2, 3), 64, 2)])
+def test_small_images_with_weights_of_run_time(space, outputs, group, activation):
+    x, w, b = rand(2, 20 * group, *space), rand(outputs * group, 20, *[3] * len(space)), rand(outputs * group)
+    pads = [1] * 2 * len(space)
+    (plain,) = run(x, w, b, pads=pads, group=group)
+    expected = {None: plain, "Relu": np.maximum(plain, 0), "Silu": plain / (1 + np.exp(-plain))}[activation]
+    attrs = {"activation": activation, "activation_alpha": 1.0} if activation else {}
+    check("Conv", [x, w, b], {"pads": pads, "group": group, **attrs}, opset=1, domain="ai.tiercel",
+          expected=[expected.astype(np.float32)], ulp=64, atol=4e-5)
+    x[0, 3], w[1, 2] = np.nan, np.inf  # reach the pixels and outputs that they do by definition
+    check("Conv", [x, w, b], {"pads": pads, "group": group}, expected=list(run(x, w, b, pads=pads, group=group)), ulp=64, atol=4e-5)
+
+
 @pytest.mark.parametrize("channels, group", [(3, 1), (16, 16), (32, 8)])  # few channels, depthwise, small groups
 def test_a_large_residual_joins_finished_sums(channels, group):
     """One rounding of the residual's size, not one for each product."""

@@ -73,6 +73,25 @@ def test_conv(seed: int) -> None:
     compare("Conv", inputs, attrs)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_conv_of_small_images(seed: int) -> None:
+    """Fewer pixels in all than outputs: products that read the weights as they lie."""
+    rng = np.random.default_rng(seed)
+    rank, groups = seed % 3 + 1, int(rng.choice([1, 1, 2]))
+    kernel, dilation, stride = (rng.integers(1, high, rank).tolist() for high in (4, 3, 3))
+    reach = [(k - 1) * f + 1 for k, f in zip(kernel, dilation, strict=True)]
+    pads = [int(rng.integers(0, r)) for r in reach * 2]
+    space = [int(rng.integers(0, 2)) + r for r in reach]
+    channels, outputs = int(rng.integers(16, 40)), int(rng.integers(60, 140))
+    attrs = {"kernel_shape": kernel, "dilations": dilation, "strides": stride, "pads": pads, "group": groups}
+    inputs = [
+        rng.standard_normal((2, channels * groups, *space)),
+        rng.standard_normal((outputs * groups, channels, *kernel)),
+        rng.standard_normal(outputs * groups),
+    ]
+    compare("Conv", inputs, attrs)
+
+
 def test_conv_of_more_images_than_a_slab() -> None:
     rng = np.random.default_rng(0)
     compare(
