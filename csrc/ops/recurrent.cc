@@ -55,7 +55,7 @@ class FloatKernel final : public Kernel {
     r_ = {d_, d_.hidden, kGroupBlocks};
     reverse_[0] = ctx.node.attr_string("direction", "forward") == "reverse";
     reverse_[1] = true;
-    for (int i = 0; i < d_.directions; ++i) cell_[i] = cell_of(ctx, kind_, i);
+    for (int i = 0; i < d_.directions; ++i) cell_[i] = cell_of(ctx.node, kind_, i);
     for (int i = 0; i < 3; ++i) has_out_[i] = ctx.has_output(i);
     before_reset_ = kind_ == RecurrentKind::kGru && ctx.node.attr_int("linear_before_reset", 0) != 0;
     late_gate_ = kind_ == RecurrentKind::kGru && !before_reset_;
@@ -347,7 +347,7 @@ class FloatKernel final : public Kernel {
 void prepare_double(PrepareContext& ctx, const Dims& d) {
   const RecurrentKind kind = kind_of(ctx.node);
   std::vector<Cell> cells;
-  for (int i = 0; i < d.directions; ++i) cells.push_back(cell_of(ctx, kind, i));
+  for (int i = 0; i < d.directions; ++i) cells.push_back(cell_of(ctx.node, kind, i));
   const bool reverse = ctx.node.attr_string("direction", "forward") == "reverse", before = ctx.node.attr_int("linear_before_reset", 0) != 0;
   const std::array<bool, 3> has_out = {ctx.has_output(0), ctx.has_output(1), ctx.has_output(2)};
   ctx.serial();

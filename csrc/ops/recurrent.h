@@ -20,7 +20,7 @@ struct Dims {
 
 Dims dims_of(const PrepareContext& ctx);
 // The activations of one direction: attributes, or the operator's defaults.
-Cell cell_of(PrepareContext& ctx, RecurrentKind kind, int direction);
+Cell cell_of(const Node& node, RecurrentKind kind, int direction);
 
 void infer(InferContext& ctx);
 

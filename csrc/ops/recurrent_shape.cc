@@ -64,13 +64,13 @@ void infer(InferContext& ctx) {
   ctx.set_output(2, ctx.dtype(kX), Shape{first, second, hidden});
 }
 
-Cell cell_of(PrepareContext& ctx, RecurrentKind kind, int direction) {
+Cell cell_of(const Node& node, RecurrentKind kind, int direction) {
   const int each = kind == RecurrentKind::kRnn ? 1 : kind == RecurrentKind::kGru ? 2 : 3;
-  const auto names = ctx.node.attr_strings("activations");
-  const auto alphas = ctx.node.attr_floats("activation_alpha"), betas = ctx.node.attr_floats("activation_beta");
+  const auto names = node.attr_strings("activations");
+  const auto alphas = node.attr_floats("activation_alpha"), betas = node.attr_floats("activation_beta");
   Cell cell;
-  cell.clip = ctx.node.attr_float("clip", 0);
-  cell.input_forget = ctx.node.attr_int("input_forget", 0) != 0;
+  cell.clip = node.attr_float("clip", 0);
+  cell.input_forget = node.attr_int("input_forget", 0) != 0;
   Activation* slots[] = {&cell.f, &cell.g, &cell.h};
   if (names.empty()) {
     cell.f.kind = kind == RecurrentKind::kRnn ? ActivationKind::kTanh : ActivationKind::kSigmoid;
@@ -78,7 +78,7 @@ Cell cell_of(PrepareContext& ctx, RecurrentKind kind, int direction) {
     return cell;
   }
   if (names.size() < static_cast<size_t>(each) * (direction + 1))
-    ctx.fail("expected ", each, " activations a direction, got ", names.size(), " in all");
+    fail(Code::kInvalidArgument, node.label(), ": expected ", each, " activations a direction, got ", names.size(), " in all");
   size_t a = 0, b = 0;  // alpha and beta lists hold values for the functions that take them, in order
   for (int i = 0; i < each * (direction + 1); ++i) {
     std::string name = names[i];
@@ -96,7 +96,7 @@ Cell cell_of(PrepareContext& ctx, RecurrentKind kind, int direction) {
     else if (name == "hardsigmoid") { f = {ActivationKind::kHardSigmoid, take(alphas, a, 0.2f), 0}; f.beta = take(betas, b, 0.5f); }
     else if (name == "affine") { f = {ActivationKind::kAffine, take(alphas, a, 1.0f), 0}; f.beta = take(betas, b, 0.0f); }
     else if (name == "scaledtanh") { f = {ActivationKind::kScaledTanh, take(alphas, a, 1.0f), 0}; f.beta = take(betas, b, 1.0f); }
-    else ctx.fail("unknown activation \"", names[i], "\"");
+    else fail(Code::kInvalidArgument, node.label(), ": unknown activation \"", names[i], "\"");
     if (i >= each * direction) *slots[i - each * direction] = f;
   }
   return cell;
