@@ -5,6 +5,8 @@
 // com.microsoft.FusedMatMul and FusedGemm are special cases.
 #include "ops/activation.h"
 #include "ops/gemm_run.h"
+#include "ops/grad.h"
+#include "kernels/pointwise/activation_grad.h"
 #include "ops/numeric.h"
 
 namespace tiercel {
@@ -115,6 +117,78 @@ const OpRegistration rows({
     {"FusedMatMul", kMicrosoftDomain, 1, infer, half_as_float<prepare>},
     {"FusedGemm", kMicrosoftDomain, 1, infer, half_as_float<prepare>},
 });
+
+// Y = act(alpha A' B' + beta bias + residual), where A' is A with its axes in order: dA' = alpha d B'', dB' = alpha A'' d, for d of what is activated.
+class Rule {
+ public:
+  explicit Rule(GradContext& c) : c_(c), w_(c.w), form_(form_of(c.node)) {}
+
+  void run() {
+    for (int i : {0, 1}) rank_[i] = c_.rank(c_.x(i));
+    Value* d = c_.dy();
+    if (const Activation f = activation_of(c_.node)) {
+      Value* const v = activation_grad_reads_result(f) ? c_.y() : before_activation();
+      d = w_.op("ActivationGrad", {d, v}, {}, kTiercelDomain);
+      set_activation(*d->producer, f);
+    }
+    if (c_.wants(2)) c_.set_summed(2, w_.scale(d, c_.node.attr_float("beta", 1)));
+    if (c_.wants(3)) c_.set_summed(3, d);
+    if (rank_[1] == 1) d = w_.op("Unsqueeze", {d, w_.ints({-1})});
+    if (rank_[0] == 1) d = w_.op("Unsqueeze", {d, w_.ints({-2})});
+    // Vectors are matrices of one row or column, and batches stand first, meanwhile.
+    Value *const a = in_order(0), *const b = in_order(1);
+    const bool ta = form_.trans_a && rank_[0] > 1, tb = form_.trans_b && rank_[1] > 1;
+    if (c_.wants(0)) back(0, a, ta ? product(b, d, tb, true) : product(d, b, false, !tb));
+    if (!c_.wants(1)) return;
+    if (rank_[0] > 2 && rank_[1] <= 2 && !ta) {  // one product over the rows of all batches
+      Value *const x = rows(a), *const g = rows(d);
+      back(1, b, tb ? product(g, x, true, false) : product(x, g, true, false));
+    } else {
+      back(1, b, tb ? product(d, a, true, ta) : product(a, d, !ta, false));
+    }
+  }
+
+ private:
+  Value* before_activation() {
+    AttributeList same;
+    for (const char* key : {"alpha", "beta", "transA", "transB", "transBatchA", "transBatchB"})
+      if (const Attribute* a = c_.node.attribute(key)) same.emplace_back(key, *a);
+    return w_.op("FusedMatMul", c_.node.inputs, std::move(same), kTiercelDomain);
+  }
+  bool batch_inside(int i) const { return (i ? form_.trans_batch_b : form_.trans_batch_a) && rank_[i] > 2; }
+  // The first axis and the last but one change places with those between: (r, b.., c) to (b.., r, c), and back.
+  Value* moved(Value* v, int rank, bool back) {
+    std::vector<int64_t> perm(static_cast<size_t>(rank));
+    for (int i = 0; i < rank - 1; ++i) perm[static_cast<size_t>(back ? (i + 1) % (rank - 1) : i)] = back ? i : (i + 1) % (rank - 1);
+    perm.back() = rank - 1;
+    return w_.op("Transpose", {v}, {{"perm", std::move(perm)}});
+  }
+  Value* in_order(int i) {
+    if (rank_[i] == 1) return w_.op("Unsqueeze", {c_.x(i), w_.ints({i})});
+    return batch_inside(i) ? moved(c_.x(i), rank_[i], false) : c_.x(i);
+  }
+  Value* product(Value* a, Value* b, bool ta, bool tb) {
+    return w_.op("FusedMatMul", {a, b}, {{"transA", int64_t{ta}}, {"transB", int64_t{tb}}, {"alpha", c_.node.attr_float("alpha", 1)}}, kTiercelDomain);
+  }
+  Value* rows(Value* v) {
+    Value* const last = w_.op("Shape", {v}, {{"start", int64_t{-1}}});
+    return w_.op("Reshape", {v, w_.op("Concat", {w_.ints({-1}), last}, {{"axis", int64_t{0}}})});
+  }
+  void back(int i, Value* matrix, Value* g) {
+    g = w_.sum_to(g, matrix);
+    if (batch_inside(i)) g = moved(g, rank_[i], true);
+    c_.set(i, matrix == c_.x(i) || batch_inside(i) ? g : w_.reshape_like(g, c_.x(i)));
+  }
+
+  GradContext& c_;
+  GraphWriter& w_;
+  MatMulForm form_;
+  int rank_[2] = {};
+};
+
+void grad(GradContext& c) { Rule(c).run(); }
+
+const GradRegistration grads({{"FusedMatMul", kTiercelDomain, grad}, {"FusedMatMul", kMicrosoftDomain, grad}, {"FusedGemm", kMicrosoftDomain, grad}});
 
 }  // namespace
 }  // namespace tiercel

@@ -32,6 +32,11 @@ std::vector<const GradRow*> all_grads() {
   return all;
 }
 
+void grad_rewritten(GradContext& c) {
+  c.fail("it is that of the standard operators that this one stands for, but it could not be written as those: ranks, heads and hidden sizes should be "
+         "known when the graph is built");
+}
+
 void GradContext::raise(const std::string& message) const {
   throw Error(Code::kNotImplemented, node.label() + ": gradient: " + message);
 }

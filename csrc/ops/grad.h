@@ -59,6 +59,9 @@ class GradRegistration {
   GradRegistration(std::initializer_list<GradRow> rows);
 };
 
+// Of operators that are written as standard ones before gradients are taken (passes/expand.h): called where that could not be done.
+void grad_rewritten(GradContext& c);
+
 const GradRow* find_grad(std::string_view name, std::string_view domain);  // null: there is no rule
 std::vector<const GradRow*> all_grads();
 

@@ -256,7 +256,35 @@ template <Form form> void grad(GradContext& c) {
   if (form.bias >= 0) c.set(form.bias, d[2]);
 }
 
+// With a residual: u = x + skip + shift is an output, or made one; what comes back to u goes to all three.
+template <Form form> void grad_skip(GradContext& c) {
+  GraphWriter& w = c.w;
+  for (int i : {form.mean, form.rstd}) c.check(!c.dy(i), "that of the mean and the deviation is not there");
+  Value *du = c.dy(form.sum), *dy = c.dy(), *scale = c.x(form.scale);
+  const float epsilon = c.node.attr_float("epsilon", form.epsilon);
+  if (dy) {
+    Value* const u = c.made_output(form.sum);
+    const bool row = scale && w.ranked(scale) && w.ranked(u) && w.shape(scale).rank() == 1 && w.shape(scale)[0] == w.shape(u).back();
+    std::vector<Value*> in{scale && !row ? w.mul(dy, scale) : dy, u};
+    if (row) in.push_back(scale);
+    const std::vector<Value*> d = w.ops("LayerNormGrad", std::move(in), 3, {{"axis", int64_t{-1}}, {"epsilon", epsilon}, {"rms", int64_t{form.rms}}}, kTiercelDomain);
+    du = du ? w.add(du, d[0]) : d[0];
+    if (row) {
+      c.set(form.scale, d[1]);
+    } else if (c.wants(form.scale)) {  // it is spread over x, or may be
+      const auto mean = [&](Value* v) { return w.op("ReduceMean", {v, w.ints({-1})}, {{"keepdims", int64_t{1}}}); };
+      Value* const x = form.rms ? u : w.sub(u, mean(u));
+      c.set_summed(form.scale, w.mul(dy, w.div(x, w.op("Sqrt", {w.shift(mean(w.mul(x, x)), epsilon)}))));
+    }
+    if (form.bias >= 0 && c.wants(form.bias)) c.set(form.bias, row && w.same_shape(scale, c.x(form.bias)) ? d[2] : w.sum_to(dy, c.x(form.bias)));
+  }
+  if (!du) return;
+  for (int i : {0, form.skip, form.shift}) if (i >= 0) c.set_summed(i, du);
+}
+
 const GradRegistration grads({
+    {"SimplifiedLayerNormalization", kMicrosoftDomain, grad<kSimplified>}, {"SkipLayerNormalization", kMicrosoftDomain, grad_skip<kSkip>},
+    {"SkipSimplifiedLayerNormalization", kMicrosoftDomain, grad_skip<kSkipSimplified>},
     {"LayerNormalization", "", grad<kLayerNorm>}, {"RMSNormalization", "", grad<kRmsNorm>}, {"SimplifiedLayerNormalization", "", grad<kSimplified>},
 });
 

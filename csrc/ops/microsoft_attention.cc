@@ -1,5 +1,6 @@
 // com.microsoft: MultiHeadAttention, Attention (with the weights of its projection), GroupQueryAttention.
 // passes/expand_microsoft_attention.cc rewrites them.
+#include "ops/grad.h"
 #include "ops/microsoft.h"
 
 namespace tiercel {
@@ -127,6 +128,8 @@ const OpRegistration rows({
     {"MultiHeadAttention", kMicrosoftDomain, 1, infer_multi_head, not_rewritten},
     {"Attention", kMicrosoftDomain, 1, infer_attention, not_rewritten},
 });
+
+const GradRegistration grads({{"MultiHeadAttention", kMicrosoftDomain, grad_rewritten}, {"Attention", kMicrosoftDomain, grad_rewritten}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,4 +1,5 @@
 // com.microsoft: BiasGelu, FastGelu, FusedConv, EmbedLayerNormalization, RotaryEmbedding. passes/expand_microsoft.cc rewrites them.
+#include "ops/grad.h"
 #include "ops/microsoft.h"
 
 namespace tiercel {
@@ -96,6 +97,11 @@ const OpRegistration rows({
     {"FusedConv", kMicrosoftDomain, 1, infer_conv, not_rewritten},
     {"EmbedLayerNormalization", kMicrosoftDomain, 1, infer_embedding, not_rewritten},
     {"RotaryEmbedding", kMicrosoftDomain, 1, infer_rotary, not_rewritten},
+});
+
+const GradRegistration grads({
+    {"BiasGelu", kMicrosoftDomain, grad_rewritten}, {"FastGelu", kMicrosoftDomain, grad_rewritten}, {"FusedConv", kMicrosoftDomain, grad_rewritten},
+    {"EmbedLayerNormalization", kMicrosoftDomain, grad_rewritten}, {"RotaryEmbedding", kMicrosoftDomain, grad_rewritten},
 });
 
 }  // namespace

@@ -1,5 +1,6 @@
 // com.microsoft.GroupQueryAttention: causal, with a cache that is longer for some batches than for others.
 // passes/expand_microsoft_grouped.cc rewrites it.
+#include "ops/grad.h"
 #include "ops/microsoft.h"
 
 namespace tiercel {
@@ -49,6 +50,8 @@ void infer(InferContext& ctx) {
 }
 
 const OpRegistration rows({{"GroupQueryAttention", kMicrosoftDomain, 1, infer, not_rewritten}});
+
+const GradRegistration grads({{"GroupQueryAttention", kMicrosoftDomain, grad_rewritten}});
 
 }  // namespace
 }  // namespace tiercel

@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "kernels/gemm/gemm.h"
+#include "ops/grad.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -252,6 +253,8 @@ void prepare(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({{"Attention", "", 23, infer, half_as_float<prepare>}});
+
+const GradRegistration grads({{"Attention", "", grad_rewritten}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,4 +1,5 @@
 // RotaryEmbedding ("RoFormer", Su et al. 2021): pairs of features turned by angles that grow with the position.
+#include "ops/grad.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -88,6 +89,8 @@ template <class T> void make(PrepareContext& ctx) {
 void prepare(PrepareContext& ctx) { ctx.dtype(0) == DType::kDouble ? make<double>(ctx) : make<float>(ctx); }
 
 const OpRegistration rows({{"RotaryEmbedding", "", 23, infer, half_as_float<prepare>}});
+
+const GradRegistration grads({{"RotaryEmbedding", "", grad_rewritten}});
 
 }  // namespace
 }  // namespace tiercel

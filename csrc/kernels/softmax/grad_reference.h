@@ -8,6 +8,12 @@ namespace reference {
 
 template <class T> void softmax_grad(const T* dy, const T* y, int64_t n, int64_t stride, bool log, T* dx) {
   double sum = 0;
+  bool nothing = true;
+  for (int64_t i = 0; i < n; ++i) nothing &= dy[i * stride] == 0;
+  if (nothing) {
+    for (int64_t i = 0; i < n; ++i) dx[i * stride] = 0;
+    return;
+  }
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(dy[i * stride]) * (log ? 1 : static_cast<double>(y[i * stride]));
   for (int64_t i = 0; i < n; ++i) {
     const double g = static_cast<double>(dy[i * stride]), v = static_cast<double>(y[i * stride]);

@@ -1,4 +1,5 @@
 // Backwards through a softmax: dx = y (dy - sum dy y); through its logarithm: dx = dy - exp(y) sum dy.
+// A row of which nothing is asked (dy = 0) gives zeros, also where y is NaN: softmax of scores that are all masked, which a Where then hid.
 #pragma once
 #include <cstdint>
 
