@@ -57,6 +57,8 @@ class FloatKernel final : public Kernel {
     reverse_[1] = true;
     for (int i = 0; i < d_.directions; ++i) cell_[i] = cell_of(ctx.node, kind_, i);
     for (int i = 0; i < 3; ++i) has_out_[i] = ctx.has_output(i);
+    if (kind_ == RecurrentKind::kLstm && ctx.has_output(kGates) != ctx.has_output(kCells)) ctx.fail("gates and states of cells are kept together");
+    keeps_ = kind_ == RecurrentKind::kLstm && ctx.has_output(kGates);
     before_reset_ = kind_ == RecurrentKind::kGru && ctx.node.attr_int("linear_before_reset", 0) != 0;
     late_gate_ = kind_ == RecurrentKind::kGru && !before_reset_;
     auto all = [this](const PackedPlan& plan, const float* from, float* to) {
@@ -297,7 +299,12 @@ class FloatKernel final : public Kernel {
       const float* p = base + at_peep_ + direction * 3 * padded;
       each([&](int64_t r, int64_t block, const float* x, const float* q) {
         const int64_t u = r * padded + block * kUnits;
-        k.lstm(cell, x, q, peepholes ? p + block * 3 * kUnits : nullptr, c + u, s.h + u, y_at(r, block), units(block));
+        LstmKept kept{};
+        if (keeps_) {
+          const int64_t b = s.first + r, row = direction * d_.steps * d_.batch + (d_.batch_first ? b * d_.steps + s.t : s.t * d_.batch + b);
+          kept = {a.out<float>(kGates) + row * 4 * d_.hidden + block * kUnits, d_.hidden, a.out<float>(kCells) + row * d_.hidden + block * kUnits};
+        }
+        k.lstm(cell, x, q, peepholes ? p + block * 3 * kUnits : nullptr, c + u, s.h + u, y_at(r, block), units(block), keeps_ ? &kept : nullptr);
       });
     } else if (before_reset_) {
       each([&](int64_t r, int64_t block, const float* x, const float* q) {
@@ -336,7 +343,7 @@ class FloatKernel final : public Kernel {
   RecurrentKind kind_;
   PackedPlan w_, r_;
   Cell cell_[2];
-  bool has_out_[3] = {}, reverse_[2] = {}, before_reset_ = false, late_gate_ = false;
+  bool has_out_[3] = {}, reverse_[2] = {}, before_reset_ = false, late_gate_ = false, keeps_ = false;
   Buffer packed_w_, packed_r_;
   int64_t at_bias_ = 0, at_peep_ = 0, at_x_ = 0, at_rec_ = 0, at_h_ = 0, at_c_ = 0, at_sh_ = 0, at_w_ = 0, at_r_ = 0, floats_ = 0;
   double step_flops_ = 0;
@@ -349,6 +356,7 @@ void prepare_double(PrepareContext& ctx, const Dims& d) {
   std::vector<Cell> cells;
   for (int i = 0; i < d.directions; ++i) cells.push_back(cell_of(ctx.node, kind, i));
   const bool reverse = ctx.node.attr_string("direction", "forward") == "reverse", before = ctx.node.attr_int("linear_before_reset", 0) != 0;
+  if (ctx.has_output(kGates) || ctx.has_output(kCells)) ctx.fail("gates are kept in float only");
   const std::array<bool, 3> has_out = {ctx.has_output(0), ctx.has_output(1), ctx.has_output(2)};
   ctx.serial();
   ctx.run([=](const Args& a, Worker&) {

@@ -7,6 +7,10 @@ namespace tiercel::recurrent_op {
 
 enum Input { kX, kW, kR, kB, kLengths, kInitialH, kInitialC, kP };
 
+// What an LSTM of float gives beside ONNX's outputs, for its gradient: the activated gates i, o, f, g and the states of the cells of all steps,
+// [directions, rows of X, ..]. Beyond a row's length nothing is written.
+enum KeptOutput { kGates = 3, kCells };
+
 RecurrentKind kind_of(const Node& node);
 
 struct Dims {

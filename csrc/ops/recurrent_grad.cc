@@ -2,8 +2,9 @@
 // "Rows" are those of X: time and batch, or batch and time where layout = 1.
 //   ai.tiercel.RecurrentPrevious (Y, initial_h?, lengths?) -> [directions, rows.., hidden]   the state that each step began from
 //   ai.tiercel.GruReset (xr, hr, previous) -> s h    of a GRU that resets before its product; xr and hr are the two products of all gates
-//   ai.tiercel.RecurrentGrad (x, r?, rn?, R, previous, dY?, dY_h?, dY_c?, lengths?, initial_c?, P?) -> dx, dr, dh0, dc0, dP
-//     x [directions, rows, gates hidden]: what stands before the activations (`done` = 1: their results); of a GRU the part W x alone, and r
+//   ai.tiercel.RecurrentGrad (x, r?, rn?, R, previous, dY?, dY_h?, dY_c?, lengths?, initial_c?, P?, c?) -> dx, dr, dh0, dc0, dP
+//     x [directions, rows, gates hidden]: what stands before the activations (`done` = 1: their results, and c, [directions, rows, hidden], the
+//     states of an LSTM's cells); of a GRU the part W x alone, and r
 //     that of R h with its bias, rn [directions, rows, hidden] that of R (s h) where linear_before_reset = 0
 //     dx: of x; dr: of r where linear_before_reset = 1 (else it is dx)
 // The walk goes backwards through time. Rows of the batch do not meet there, so threads take rows, and no barrier is needed; where R is too
@@ -142,7 +143,7 @@ void prepare_reset(PrepareContext& ctx) { ctx.dtype(0) == DType::kDouble ? make_
 
 // ---- RecurrentGrad
 
-enum GradInput { kSums, kStateSums, kLateSums, kWeights, kPrevious, kDy, kDyH, kDyC, kSteps, kCell, kPeep };
+enum GradInput { kSums, kStateSums, kLateSums, kWeights, kPrevious, kDy, kDyH, kDyC, kSteps, kCell, kPeep, kKept };
 enum GradOutput { kDx, kDr, kDh0, kDc0, kDp };
 
 RecurrentKind grad_kind(const Node& node) {
@@ -199,15 +200,19 @@ template <class T> class RecurrentGrad final : public Kernel {
     if (late_ && !ctx.has_input(kLateSums)) ctx.fail("the gradient of a GRU with linear_before_reset = 0 requires rn");
     for (int d = 0; d < e_.directions; ++d) {
       cell_[d] = cell_of(ctx.node, kind_, d);
-      if (done_ && (kind_ != RecurrentKind::kRnn || cell_[d].clip > 0 || !activation_grad_reads_result(cell_[d].f)))
-        ctx.fail("results of activations do not say enough");
+      const Cell& c = cell_[d];
+      const bool enough = c.clip <= 0 && activation_grad_reads_result(c.f) && (kind_ == RecurrentKind::kRnn || activation_grad_reads_result(c.g));
+      if (done_ && (kind_ == RecurrentKind::kGru || !enough)) ctx.fail("results of activations do not say enough");
+      plain_[d] = c.f.kind == ActivationKind::kSigmoid && c.g.kind == ActivationKind::kTanh && c.h.kind == ActivationKind::kTanh && !c.input_forget;
     }
+    if (done_ && kind_ == RecurrentKind::kLstm && !ctx.has_input(kKept)) ctx.fail("the gradient of an LSTM whose gates are given requires c");
+    expect(kKept, {e_.directions, e_.rows(), e_.hidden}, "c");
     for (int i = 0; i < 5; ++i) gives_[i] = ctx.has_output(i);
     int64_t floats = 0;
     const auto take = [&](int64_t n) { const int64_t at = floats; floats += round_up(n, 16); return at; };
     const int64_t state = e_.directions * e_.batch * e_.hidden;
     at_h_ = take(state), at_c_ = take(state), at_late_ = take(late_ ? state : 0);
-    at_cells_ = take(kind_ == RecurrentKind::kLstm ? e_.rows() * e_.directions * e_.hidden : 0);
+    at_cells_ = take(kind_ == RecurrentKind::kLstm && !done_ ? e_.rows() * e_.directions * e_.hidden : 0);
     at_dx_ = take(gives_[kDx] ? 0 : e_.directions * e_.rows() * wide_);
     at_dr_ = take(apart_ && !gives_[kDr] ? e_.directions * e_.rows() * wide_ : 0);
     early_.k = late_ ? 2 * e_.hidden : wide_;
@@ -275,7 +280,9 @@ template <class T> class RecurrentGrad final : public Kernel {
     if (!apart_) return dx(k, row);
     return (gives_[kDr] ? k.a.template out<T>(kDr) : k.a.template workspace<T>() + at_dr_) + (k.d * e_.rows() + row) * wide_;
   }
-  T* cells(const Walk& k, int64_t row) const { return k.a.template workspace<T>() + at_cells_ + (k.d * e_.rows() + row) * e_.hidden; }
+  const T* cells(const Walk& k, int64_t row) const {
+    return (done_ ? k.a.template in<T>(kKept) : k.a.template workspace<T>() + at_cells_) + (k.d * e_.rows() + row) * e_.hidden;
+  }
 
   // c[rows b0 to b1][units] (+)= a R; rows of `a` are `stride` apart.
   void product(const Walk& k, const Factor& f, const T* from, int64_t stride, int64_t rows, T* to, bool accumulate) const {
@@ -317,7 +324,7 @@ template <class T> class RecurrentGrad final : public Kernel {
     state(kDyH, at_h_);
     if (kind_ == RecurrentKind::kLstm) {
       state(kDyC, at_c_);
-      for (int64_t b = k.b0; b < k.b1; ++b) forward_cells(k, b);
+      for (int64_t b = k.b0; b < k.b1 && !done_; ++b) forward_cells(k, b);
     }
     bool ragged = false;
     for (int64_t b = 0; b < e_.batch; ++b) ragged |= e_.length(k.lengths, b) != e_.steps;
@@ -387,9 +394,9 @@ template <class T> class RecurrentGrad final : public Kernel {
     const Cell& cell = cell_[k.d];
     const auto gate = [&](Gate<T>& g, int64_t index, const Activation& f, int peep) {
       const T* x = sums(k, kSums, t, b, index, u);
-      if (p && peep >= 0 && c) for (int64_t j = 0; j < n; ++j) g.v[j] = x[j] + p[peep * e_.hidden + u + j] * c[j];
+      if (p && peep >= 0 && c && !done_) for (int64_t j = 0; j < n; ++j) g.v[j] = x[j] + p[peep * e_.hidden + u + j] * c[j];
       else std::copy_n(x, n, g.v);
-      g.run(f, cell.clip, n, false);
+      g.run(f, cell.clip, n, done_);
     };
     gate(q.i, 0, cell.f, 0);
     if (cell.input_forget) for (int64_t j = 0; j < n; ++j) q.f.v[j] = 1 - q.i.v[j];
@@ -411,7 +418,7 @@ template <class T> class RecurrentGrad final : public Kernel {
       chunks(k, [&](int64_t u, int64_t n) {
         const T* c = cell_before(k, t, b, u);
         lstm(k, t, b, u, n, q, c, p);
-        T* now = cells(k, e_.row(t, b)) + u;
+        T* now = k.a.template workspace<T>() + at_cells_ + (k.d * e_.rows() + e_.row(t, b)) * e_.hidden + u;
         for (int64_t j = 0; j < n; ++j) now[j] = (c ? q.f.v[j] * c[j] : T(0)) + q.i.v[j] * q.g.v[j];
       });
     }
@@ -420,8 +427,15 @@ template <class T> class RecurrentGrad final : public Kernel {
   void cell(const Walk& k, int64_t t, int64_t b) const {
     const int64_t H = e_.hidden, row = e_.row(t, b);
     const T* dy = k.a.template in<T>(kDy);
+    if (dy) dy += e_.y_row(t, b, k.d) * H;
+    if constexpr (std::is_same_v<T, float>)
+      if (kind_ == RecurrentKind::kLstm && done_ && plain_[k.d]) {
+        const int64_t u = k.u0;
+        const T* p = peephole(k);
+        return recurrent().lstm_back({sums(k, kSums, t, b, 0, u), cell_before(k, t, b, u), cells(k, row) + u, p ? p + u : nullptr, dy ? dy + u : nullptr,
+                                      place(k, at_h_, b) + u, place(k, at_c_, b) + u, dx(k, row) + u, H}, k.u1 - u);
+      }
     if (dy) {
-      dy += e_.y_row(t, b, k.d) * H;
       T* dh = place(k, at_h_, b);
       for (int64_t u = k.u0; u < k.u1; ++u) dh[u] += dy[u];
     }
@@ -448,8 +462,8 @@ template <class T> class RecurrentGrad final : public Kernel {
     const T *p = peephole(k), *c = cell_before(k, t, b, u), *now = cells(k, e_.row(t, b)) + u, *x = sums(k, kSums, t, b, 1, u);
     LstmGates q;
     lstm(k, t, b, u, n, q, c, p);
-    for (int64_t j = 0; j < n; ++j) q.o.v[j] = x[j] + (p ? p[H + u + j] * now[j] : T(0));
-    q.o.run(cell.f, cell.clip, n, false);
+    for (int64_t j = 0; j < n; ++j) q.o.v[j] = x[j] + (p && !done_ ? p[H + u + j] * now[j] : T(0));
+    q.o.run(cell.f, cell.clip, n, done_);
     Gate<T> h;
     std::copy_n(now, n, h.v);
     h.run(cell.h, 0, n, false);
@@ -558,7 +572,7 @@ template <class T> class RecurrentGrad final : public Kernel {
   Extents e_{};
   Cell cell_[2];
   int64_t gates_ = 1, wide_ = 0;
-  bool late_ = false, apart_ = false, done_ = false, gives_[5] = {};
+  bool late_ = false, apart_ = false, done_ = false, plain_[2] = {}, gives_[5] = {};
   Factor early_, reset_;
   int64_t at_h_ = 0, at_c_ = 0, at_late_ = 0, at_cells_ = 0, at_dx_ = 0, at_dr_ = 0;
   double step_flops_ = 0;

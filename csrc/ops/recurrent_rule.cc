@@ -1,5 +1,5 @@
-// The gradient of RNN, GRU and LSTM. The states of all steps are in Y, so what stood before the activations is computed again by products over
-// all steps at once; RecurrentGrad walks back through time, and the gradients of X, W and R are products over all steps again.
+// The gradient of RNN, GRU and LSTM. The states of all steps are in Y. The gates are kept by an LSTM of float; else what stood before the
+// activations is computed again, by products over all steps at once. RecurrentGrad walks back through time, and the gradients of X, W and R are products over all steps again.
 #include "kernels/pointwise/activation_grad.h"
 #include "ops/grad.h"
 #include "ops/recurrent.h"
@@ -31,7 +31,11 @@ class Rule {
       else bias = w_.add(parts[0], parts[1]);
     }
     const bool done = results_are_enough();
-    if (done) {
+    Value* kept = nullptr;
+    if (done && kind_ == RecurrentKind::kLstm) {
+      sums = c_.made_output(kGates);
+      kept = c_.made_output(kCells);
+    } else if (done) {
       sums = directions_ == 1 ? y : w_.op("Transpose", {y}, {{"perm", layout_ ? std::vector<int64_t>{2, 0, 1, 3} : std::vector<int64_t>{1, 0, 2, 3}}});
       sums = flat(sums, {directions_, -1});
     } else if (kind_ != RecurrentKind::kGru) {
@@ -51,7 +55,7 @@ class Rule {
     attributes.emplace_back("done", int64_t{done});
     const bool lstm = kind_ == RecurrentKind::kLstm;
     const std::vector<Value*> d = w_.ops("RecurrentGrad", {sums, state_sums, late_sums, R, previous, c_.dy(0), c_.dy(1), lstm ? c_.dy(2) : nullptr, input(kLengths),
-                                         lstm ? input(kInitialC) : nullptr, lstm ? input(kP) : nullptr}, 5, std::move(attributes), kTiercelDomain);
+                                         lstm ? input(kInitialC) : nullptr, lstm ? input(kP) : nullptr, kept}, 5, std::move(attributes), kTiercelDomain);
     Value *const dx = d[0], *const dr = apart_ ? d[1] : d[0];
     if (c_.wants(kX)) {
       Value* g = w_.op("MatMul", {dx, W});
@@ -94,11 +98,15 @@ class Rule {
     return w_.op("Concat", {transposed_product(parts[0], h), transposed_product(parts[1], h), transposed_product(parts[2], reset)}, {{"axis", int64_t{1}}});
   }
 
-  // An RNN's activation that says its derivative by its result, which is Y.
+  // Do the activations say their derivatives by their results? Those of an RNN are Y, those of an LSTM of float can be kept.
   bool results_are_enough() const {
-    if (kind_ != RecurrentKind::kRnn || c_.node.attr_float("clip", 0) > 0) return false;
-    for (int d = 0; d < directions_; ++d)
-      if (!activation_grad_reads_result(cell_of(c_.node, kind_, d).f)) return false;
+    if (kind_ == RecurrentKind::kGru || c_.node.attr_float("clip", 0) > 0) return false;
+    if (kind_ == RecurrentKind::kLstm && w_.dtype(c_.x(kX)) != DType::kFloat) return false;
+    for (int d = 0; d < directions_; ++d) {
+      const Cell cell = cell_of(c_.node, kind_, d);
+      if (!activation_grad_reads_result(cell.f)) return false;
+      if (kind_ == RecurrentKind::kLstm && !activation_grad_reads_result(cell.g)) return false;
+    }
     return true;
   }
 

@@ -62,6 +62,10 @@ void infer(InferContext& ctx) {
   ctx.set_output(0, ctx.dtype(kX), y);
   ctx.set_output(1, ctx.dtype(kX), Shape{first, second, hidden});
   ctx.set_output(2, ctx.dtype(kX), Shape{first, second, hidden});
+  if (kind_of(ctx.node) != RecurrentKind::kLstm) return;
+  const Dim all = is_symbol(steps) || is_symbol(batch) ? ctx.fresh() : steps * batch;
+  ctx.set_output(kGates, ctx.dtype(kX), Shape{directions, all, rows});
+  ctx.set_output(kCells, ctx.dtype(kX), Shape{directions, all, hidden});
 }
 
 Cell cell_of(const Node& node, RecurrentKind kind, int direction) {

@@ -62,7 +62,7 @@ TEST(cells_match_the_reference) {
         for (const float* peep : {static_cast<const float*>(nullptr), p.data()}) {
           auto c1 = c;
           e = expect(RecurrentKind::kLstm, cell, x.data(), r.data(), peep, c.data(), h_prev.data(), false);
-          k.lstm(cell, x.data(), r.data(), peep, c1.data(), h.data(), nullptr, n);
+          k.lstm(cell, x.data(), r.data(), peep, c1.data(), h.data(), nullptr, n, nullptr);
           CHECK_BELOW(worst(h.data(), e.h), 3e-6);
           CHECK_BELOW(worst(c1.data(), e.c), 4e-6);
         }
@@ -85,7 +85,7 @@ TEST(cells_pass_on_nan) {
   testing::for_each_isa([](Isa isa) {
     std::vector<float> x(64, 0.f), r(64, 0.f), c(16, 1.f), h(16);
     x[3] = NAN;
-    recurrent_for(isa)->lstm(cells()[0], x.data(), r.data(), nullptr, c.data(), h.data(), nullptr, 16);
+    recurrent_for(isa)->lstm(cells()[0], x.data(), r.data(), nullptr, c.data(), h.data(), nullptr, 16, nullptr);
     CHECK(std::isnan(h[3]) && std::isnan(c[3]) && !std::isnan(h[2]));
   });
 }

@@ -21,11 +21,29 @@ struct Cell {
   bool input_forget = false;  // LSTM: f = 1 - i
 };
 
+// What a step of training keeps of an LSTM's block: the activated gates i, o, f, g, each `stride` floats after the other, and the new c.
+struct LstmKept {
+  float* gates;
+  int64_t stride;
+  float* c;
+};
+
+// Backwards through the cells of n units of one row, of an LSTM of sigmoids and tanhs without a clip. With dh' = dh + dy and t = tanh(c):
+//   do = dh' t o', dc' = dc + dh' o (1 - t^2) + Po do, di = dc' g i', df = dc' c_prev f', dg = dc' i (1 - g^2), where i' = i (1 - i) and so on;
+//   dc = dc' f + Pi di + Pf df, dh = 0
+struct LstmBack {
+  const float *gates, *c_prev, *c, *p, *dy;  // c_prev (zero), p and dy may be null; gates, p and dx have `stride` from gate to gate
+  float *dh, *dc, *dx;                       // dh and dc are read and written
+  int64_t stride;
+};
+
 struct RecurrentKernels {
   // One block of units of one row. `n` <= 16 units exist: y gets those alone, h and c all 16. y may be null.
   void (*rnn)(const Cell& cell, const float* x, const float* r, float* h, float* y, int n);
-  // Gates i, o, f, c. `p`: peepholes [3][16] i, o, f, or null. c is read and written.
-  void (*lstm)(const Cell& cell, const float* x, const float* r, const float* p, float* c, float* h, float* y, int n);
+  // Gates i, o, f, c. `p`: peepholes [3][16] i, o, f, or null. c is read and written. kept may be null; it gets n units.
+  void (*lstm)(const Cell& cell, const float* x, const float* r, const float* p, float* c, float* h, float* y, int n,
+               const LstmKept* kept);
+  void (*lstm_back)(const LstmBack& a, int64_t n);
   // Gates z, r, n. The whole cell with linear_before_reset: `b`, the recurrent bias of n, may not be null.
   void (*gru)(const Cell& cell, const float* x, const float* r, const float* b, const float* h_prev, float* h, float* y, int n);
   // Without it: first z into r[0], s h_prev into sh; then, with r_n = R (s h_prev), the rest.

@@ -48,7 +48,8 @@ void rnn(const Cell& cell, const float* x, const float* r, float* h, float* y, i
   if (y) put(y, u, n);
 }
 
-void lstm(const Cell& cell, const float* x, const float* r, const float* p, float* c, float* h, float* y, int n) {
+void lstm(const Cell& cell, const float* x, const float* r, const float* p, float* c, float* h, float* y, int n,
+          const LstmKept* kept) {
   const U before = get(c);
   U i = get(x) + get(r), f = get(x + 2 * kUnits) + get(r + 2 * kUnits);
   if (p) {
@@ -63,10 +64,46 @@ void lstm(const Cell& cell, const float* x, const float* r, const float* p, floa
   if (p) o = o + get(p + kUnits) * now;
   Cell unclipped = cell;  // the cell state itself is not clamped
   unclipped.clip = 0;
-  const U out = act(cell.f, cell, o) * act(cell.h, unclipped, now);
+  o = act(cell.f, cell, o);
+  const U out = o * act(cell.h, unclipped, now);
+  if (kept) {
+    const U* const gates[] = {&i, &o, &f, &g};
+    for (int k = 0; k < 4; ++k) put(kept->gates + k * kept->stride, *gates[k], n);
+    put(kept->c, now, n);
+  }
   put(c, now);
   put(h, out);
   if (y) put(y, out, n);
+}
+
+// One register of units; `in(p)` reads and `out(p, v)` writes it, all lanes or those that there are.
+template <class In, class Out> inline void lstm_back_units(const LstmBack& a, int64_t u, const In& in, const Out& out) {
+  const F one = set1(1.0f);
+  const auto gate = [&](const float* from, int k) { return in(from + k * a.stride + u); };
+  const F i = gate(a.gates, 0), o = gate(a.gates, 1), f = gate(a.gates, 2), g = gate(a.gates, 3);
+  F dh = in(a.dh + u);
+  if (a.dy) dh = dh + in(a.dy + u);
+  const F t = tanh(in(a.c + u)), d_o = dh * t * (o * (one - o));
+  F dc = fma(dh * o, fnma(t, t, one), in(a.dc + u));
+  if (a.p) dc = fma(gate(a.p, 1), d_o, dc);
+  const F di = dc * g * (i * (one - i)), dg = dc * i * fnma(g, g, one);
+  const F df = a.c_prev ? dc * in(a.c_prev + u) * (f * (one - f)) : zero();
+  F next = dc * f;
+  if (a.p) next = fma(gate(a.p, 0), di, fma(gate(a.p, 2), df, next));
+  out(a.dx + u, di);
+  out(a.dx + a.stride + u, d_o);
+  out(a.dx + 2 * a.stride + u, df);
+  out(a.dx + 3 * a.stride + u, dg);
+  out(a.dc + u, next);
+  out(a.dh + u, zero());
+}
+
+void lstm_back(const LstmBack& a, int64_t n) {
+  int64_t u = 0;
+  for (; u + kLanes <= n; u += kLanes)
+    lstm_back_units(a, u, [](const float* p) { return load(p); }, [](float* p, F v) { store(p, v); });
+  if (const int64_t rest = n - u; rest > 0)
+    lstm_back_units(a, u, [rest](const float* p) { return load(p, rest); }, [rest](float* p, F v) { store(p, v, rest); });
 }
 
 inline void gru_end(const Cell& cell, const U& z, U sum, const float* h_prev, float* h, float* y, int n) {
@@ -93,6 +130,6 @@ void gru_rest(const Cell& cell, const float* x, const float* z, const float* r_n
 
 }  // namespace
 
-TIERCEL_KERNEL_TABLE_IS(RecurrentKernels, recurrent){&rnn, &lstm, &gru, &gru_gates, &gru_rest};
+TIERCEL_KERNEL_TABLE_IS(RecurrentKernels, recurrent){&rnn, &lstm, &lstm_back, &gru, &gru_gates, &gru_rest};
 
 }  // namespace tiercel::TIERCEL_ISA
