@@ -74,6 +74,7 @@ struct Extents {
 void infer_previous(InferContext& ctx) {
   check_real(ctx, 0);
   if (ctx.has_input(1)) ctx.check(ctx.dtype(1) == ctx.dtype(0), "all inputs should have one type");
+  if (ctx.has_input(2)) ctx.check(ctx.dtype(2) == DType::kInt32, "the lengths should be int32");
   if (!ctx.ranked(0)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
   const Shape& y = ctx.shape(0);
   ctx.check(y.rank() == 4, "Y should have 4 axes, got ", y);
@@ -156,6 +157,8 @@ void infer_grad(InferContext& ctx) {
   const DType t = ctx.dtype(kSums);
   for (int i = 0; i < ctx.num_inputs(); ++i)
     if (ctx.has_input(i) && i != kSteps) ctx.check(ctx.dtype(i) == t, "all inputs should have one type");
+  if (ctx.has_input(kSteps)) ctx.check(ctx.dtype(kSteps) == DType::kInt32, "the lengths should be int32");
+  for (int i : {kWeights, kPrevious}) ctx.input(i);
   for (int i : {kDx, kDr}) ctx.set_output(i, ctx.type(kSums));
   for (int i : {kDh0, kDc0, kDp}) ctx.set_output(i, Type::tensor(t));
   if (!ctx.ranked(kPrevious)) return;

@@ -54,9 +54,10 @@ class Rule {
     attributes.emplace_back("kind", c_.node.op_type);
     attributes.emplace_back("done", int64_t{done});
     const bool lstm = kind_ == RecurrentKind::kLstm;
-    const std::vector<Value*> d = w_.ops("RecurrentGrad", {sums, state_sums, late_sums, R, previous, c_.dy(0), c_.dy(1), lstm ? c_.dy(2) : nullptr, input(kLengths),
-                                         lstm ? input(kInitialC) : nullptr, lstm ? input(kP) : nullptr, kept}, 5, std::move(attributes), kTiercelDomain);
-    Value *const dx = d[0], *const dr = apart_ ? d[1] : d[0];
+    Value* const dx = w_.op("RecurrentGrad", {sums, state_sums, late_sums, R, previous, c_.dy(0), c_.dy(1), lstm ? c_.dy(2) : nullptr, input(kLengths),
+                                         lstm ? input(kInitialC) : nullptr, lstm ? input(kP) : nullptr, kept}, std::move(attributes), kTiercelDomain);
+    const auto more = [&](int output) { return w_.add_output(dx->producer, output); };
+    Value* const dr = apart_ && (c_.wants(kR) || c_.wants(kB)) ? more(1) : dx;
     if (c_.wants(kX)) {
       Value* g = w_.op("MatMul", {dx, W});
       if (directions_ == 2) g = w_.op("ReduceSum", {g, w_.ints({0})}, {{"keepdims", int64_t{0}}});
@@ -69,10 +70,10 @@ class Rule {
       Value* const one = sum(dx);
       c_.set(kB, w_.op("Concat", {one, dr == dx ? one : sum(dr)}, {{"axis", int64_t{1}}}));
     }
-    c_.set(kInitialH, d[2]);
+    if (c_.wants(kInitialH)) c_.set(kInitialH, more(2));
     if (!lstm) return;
-    c_.set(kInitialC, d[3]);
-    c_.set(kP, d[4]);
+    if (c_.wants(kInitialC)) c_.set(kInitialC, more(3));
+    if (c_.wants(kP)) c_.set(kP, more(4));
   }
 
  private:

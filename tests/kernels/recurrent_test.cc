@@ -81,6 +81,57 @@ TEST(cells_match_the_reference) {
   });
 }
 
+TEST(kept_gates_make_the_state) {
+  testing::for_each_isa([](Isa isa) {
+    for (int n : {1, 7, 16}) {
+      const auto x = random_floats(4 * kUnits, -2, 2), r = random_floats(4 * kUnits, -2, 2);
+      auto c = random_floats(kUnits, -2, 2);
+      const auto before = c;
+      constexpr int kStride = kUnits + 3;
+      std::vector<float> h(kUnits), gates(4 * kStride, 77.f), cells_now(kUnits + 1, 77.f);
+      const LstmKept kept{gates.data(), kStride, cells_now.data()};
+      recurrent_for(isa)->lstm(cells()[0], x.data(), r.data(), nullptr, c.data(), h.data(), nullptr, n, &kept);
+      for (int j = 0; j < n; ++j) {
+        const auto gate = [&](int k) { return static_cast<double>(gates[k * kStride + j]); };
+        CHECK_BELOW(std::fabs(gate(2) * before[j] + gate(0) * gate(3) - c[j]), 1e-6);
+        CHECK_BELOW(std::fabs(gate(1) * std::tanh(static_cast<double>(c[j])) - h[j]), 1e-6);
+        CHECK_EQ(cells_now[j], c[j]);
+      }
+      for (int k = 0; k < 4; ++k) CHECK_EQ(gates[k * kStride + n], 77.f);
+      CHECK_EQ(cells_now[n], 77.f);
+    }
+  });
+}
+
+TEST(lstm_back_is_its_formula) {
+  testing::for_each_isa([](Isa isa) {
+    for (int n : {1, 3, 16, 37})
+      for (int form = 0; form < 8; ++form) {
+        const int stride = n + 2;
+        const auto gates = random_floats(4 * stride, 0.05f, 0.95f), prev = random_floats(n, -2, 2), now = random_floats(n, -2, 2);
+        const auto p = random_floats(3 * stride, -1, 1), dy = random_floats(n, -1, 1);
+        auto dh = random_floats(n, -1, 1), dc = random_floats(n, -1, 1);
+        const auto dh0 = dh, dc0 = dc;
+        std::vector<float> dx(4 * stride, 77.f);
+        const bool has_c = form & 1, has_p = form & 2, has_dy = form & 4;
+        recurrent_for(isa)->lstm_back({gates.data(), has_c ? prev.data() : nullptr, now.data(), has_p ? p.data() : nullptr, has_dy ? dy.data() : nullptr,
+                                       dh.data(), dc.data(), dx.data(), stride}, n);
+        for (int j = 0; j < n; ++j) {
+          const auto gate = [&](int k) { return static_cast<double>(gates[k * stride + j]); };
+          const auto peep = [&](int k) { return has_p ? static_cast<double>(p[k * stride + j]) : 0.0; };
+          const double i = gate(0), o = gate(1), f = gate(2), g = gate(3), t = std::tanh(static_cast<double>(now[j]));
+          const double h = dh0[j] + (has_dy ? dy[j] : 0.0), d_o = h * t * o * (1 - o), c = dc0[j] + h * o * (1 - t * t) + peep(1) * d_o;
+          const double di = c * g * i * (1 - i), df = has_c ? c * prev[j] * f * (1 - f) : 0, dg = c * i * (1 - g * g);
+          const double want[] = {di, d_o, df, dg};
+          for (int k = 0; k < 4; ++k) CHECK_BELOW(std::fabs(dx[k * stride + j] - want[k]), 2e-6);
+          CHECK_BELOW(std::fabs(dc[j] - (c * f + peep(0) * di + peep(2) * df)), 4e-6);
+          CHECK_EQ(dh[j], 0.f);
+        }
+        for (int k = 0; k < 4; ++k) CHECK_EQ(dx[k * stride + n], 77.f);
+      }
+  });
+}
+
 TEST(cells_pass_on_nan) {
   testing::for_each_isa([](Isa isa) {
     std::vector<float> x(64, 0.f), r(64, 0.f), c(16, 1.f), h(16);

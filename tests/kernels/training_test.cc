@@ -57,6 +57,19 @@ TEST(softmax_grad) {
   });
 }
 
+TEST(softmax_grad_of_rows_that_are_all_masked) {
+  for_each_isa([](Isa isa) {
+    const int64_t n = 37;
+    std::vector<float> dy(2 * n, 0.f), y(2 * n, NAN), dx(2 * n, 7.f);
+    dy[n + 3] = 1;
+    softmax_grad_for(isa)->rows[0](dy.data(), y.data(), 2, n, dx.data());
+    for (int64_t i = 0; i < n; ++i) {
+      CHECK_EQ(dx[i], 0.f);
+      CHECK(std::isnan(dx[n + i]));  // something was asked
+    }
+  });
+}
+
 TEST(layer_norm_grad) {
   for_each_isa([](Isa isa) {
     for (int64_t n : {1, 3, 16, 17, 47, 64, 768})
