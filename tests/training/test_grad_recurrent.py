@@ -245,3 +245,31 @@ def test_a_network_learns(op: str) -> None:
         states.append(trainer.model_state())
     assert history["loss"][-1] < 0.2 < 0.6 < history["loss"][0]
     assert all(states[0][k].tobytes() == states[1][k].tobytes() for k in states[0])
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+PRODUCTS = [zeros(1, 6, 16), None, None, zeros(1, 16, 4), zeros(1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "op,inputs,more,message",
+    [
+        ("RecurrentPrevious", [zeros(2, 3)], {}, "Y should have 4 axes"),
+        ("RecurrentPrevious", [zeros(2, 1, 3, 4), zeros(1, 2, 4)], {}, r"initial_h \[1,2,4\] does not fit"),
+        ("RecurrentPrevious", [zeros(2, 1, 3, 4), None, np.zeros(3)], {}, "lengths should be int32"),
+        ("GruReset", [zeros(1, 6, 12), zeros(1, 6, 11), zeros(1, 6, 4)], {}, "do not fit the state"),
+        ("RecurrentGrad", PRODUCTS[:1], {"kind": "LSTM"}, "input 3 is required"),
+        ("RecurrentGrad", PRODUCTS, {"kind": "GRU"}, r"x should have the extents \[1,6,12\], got \[1,6,16\]"),
+        ("RecurrentGrad", PRODUCTS, {"kind": "LSTM", "done": 1}, "gates are given requires c"),
+        ("RecurrentGrad", [zeros(1, 6, 12), None, None, zeros(1, 12, 4), PRODUCTS[4]], {"kind": "GRU"}, "requires r"),
+        ("RecurrentGrad", [*PRODUCTS, None, zeros(1, 2, 4)], {"kind": "LSTM"}, r"dY_h should have the extents \[1,3,4\]"),
+        ("RecurrentGrad", [*PRODUCTS, None, None, None, np.zeros(3, np.int64)], {"kind": "LSTM"}, "lengths should be int32"),
+    ],
+)
+def test_wrong_operands_are_named(op: str, inputs: list[Any], more: dict[str, Any], message: str) -> None:
+    model, feeds, names = one_node(op, inputs, more, 1, "ai.tiercel")
+    with pytest.raises(tiercel.errors.Error, match=f"the_{op}.*{message}"):
+        tiercel.InferenceSession(model.SerializeToString()).run(names, feeds)
