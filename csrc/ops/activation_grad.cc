@@ -44,16 +44,25 @@ void grad(GradContext& c) {
 // Clip: to where the value is what it was. Bounds that are no constants have gradients of their own.
 void grad_clip(GradContext& c) {
   if (as_activation(c.node) && !c.wants(1) && !c.wants(2)) return grad(c);
-  Value *x = c.x(0), *dy = c.dy(), *zero = c.w.scalar_like(0, x);
-  Value* inside = nullptr;
-  for (int i : {1, 2}) {
-    if (!c.has(i)) continue;
-    Value* out = i == 1 ? c.w.op("Less", {x, c.x(i)}) : c.w.op("Greater", {x, c.x(i)});
-    if (c.wants(i)) c.set_summed(i, c.w.op("Where", {out, dy, zero}));
-    Value* in = c.w.op("Not", {out});
-    inside = inside ? c.w.op("And", {inside, in}) : in;
+  GraphWriter& w = c.w;
+  Value *x = c.x(0), *dy = c.dy(), *zero = w.scalar_like(0, x);
+  // Where the bounds cross the upper one is the result.
+  Value *inside = nullptr, *raised = x;
+  if (c.has(1)) {
+    Value* below = w.op("Less", {x, c.x(1)});
+    inside = w.op("Not", {below});
+    if (c.has(2)) {
+      below = w.op("And", {below, w.op("LessOrEqual", {c.x(1), c.x(2)})});
+      raised = w.op("Max", {x, c.x(1)});
+    }
+    if (c.wants(1)) c.set_summed(1, w.op("Where", {below, dy, zero}));
   }
-  c.set(0, inside ? c.w.op("Where", {inside, dy, zero}) : dy);
+  if (c.has(2)) {
+    if (c.wants(2)) c.set_summed(2, w.op("Where", {w.op("Greater", {raised, c.x(2)}), dy, zero}));
+    Value* const in = w.op("Not", {w.op("Greater", {x, c.x(2)})});
+    inside = inside ? w.op("And", {inside, in}) : in;
+  }
+  c.set(0, inside ? w.op("Where", {inside, dy, zero}) : dy);
 }
 
 const OpRegistration rows({{"ActivationGrad", kTiercelDomain, 1, infer, half_as_float<prepare>}});

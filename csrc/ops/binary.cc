@@ -193,9 +193,14 @@ void grad_pow(GradContext& c) {
 void grad_prelu(GradContext& c) {
   GraphWriter& w = c.w;
   Value *x = c.x(0), *slope = c.x(1), *zero = w.scalar_like(0, x), *below = w.op("Less", {x, zero});
-  c.check(c.node.opset >= 7 || !w.ranked(slope) || w.shape(slope).rank() != 1, "a slope for each channel (opset 6 and below) has none");
+  // A slope for each channel, before operands broadcast.
+  if (c.node.opset < 7 && c.rank(x) > 2 && c.rank(slope) == 1 && w.shape(slope)[0] != 1) {
+    std::vector<int64_t> shape(static_cast<size_t>(c.rank(x)) - 1, 1);
+    shape[0] = -1;
+    slope = w.op("Reshape", {slope, w.ints(shape)});
+  }
   if (c.wants(0)) c.set(0, w.mul(c.dy(), w.op("Where", {below, slope, w.scalar_like(1, x)})));
-  if (c.wants(1)) c.set_summed(1, w.op("Where", {below, w.mul(c.dy(), x), zero}));
+  if (c.wants(1)) c.set(1, w.reshape_like(w.sum_to(w.op("Where", {below, w.mul(c.dy(), x), zero}), slope), c.x(1)));
 }
 
 const GradRegistration grads({

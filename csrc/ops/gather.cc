@@ -1,5 +1,5 @@
 // Gather, GatherElements, GatherND: elements chosen by indices. A negative index counts from the end.
-#include "ops/grad.h"
+#include "ops/grad_tools.h"
 #include "ops/indexing.h"
 
 namespace tiercel {
@@ -161,20 +161,36 @@ const OpRegistration rows({
     {"GatherND", "", 11, infer_gather_nd, sub_byte<prepare_gather_nd>},
 });
 
-Value* zeros_like(GradContext& c, Value* v) { return c.w.expand_like(c.w.scalar_like(0, v), v); }
+// The batch's coordinates before each tuple make it one of ScatterND.
+void grad_gather_nd(GradContext& c) {
+  using namespace grad_tools;
+  GraphWriter& w = c.w;
+  Value *const x = c.x(0), *at = c.x(1);
+  const int64_t batch = c.node.attr_int("batch_dims", 0);
+  if (batch > 0) {
+    const int lead = c.rank(at) - 1;
+    std::vector<Value*> parts;
+    for (int64_t k = 0; k < batch; ++k) {
+      std::vector<int64_t> shape(static_cast<size_t>(lead) + 1, 1);
+      shape[static_cast<size_t>(k)] = -1;
+      Value* const each = w.op("Reshape", {count_up(w, extent(w, x, k)), w.ints(shape)});
+      parts.push_back(w.op("Expand", {each, w.op("Concat", {extents(w, at, 0, lead), w.ints({1})}, {{"axis", int64_t{0}}})}));
+    }
+    parts.push_back(at);
+    at = w.op("Concat", parts, {{"axis", int64_t{-1}}});
+  }
+  c.set(0, w.op("ScatterND", {zeros_like(w, x), at, c.dy()}, {{"reduction", std::string("add")}}));
+}
 
 const GradRegistration grads({
     {"Gather", "", [](GradContext& c) {
-       c.set(0, c.w.op("GatherGrad", {c.dy(), c.x(1), c.w.shape_of(c.x(0))}, {{"axis", c.node.attr_int("axis", 0)}}, kTiercelDomain));
+       c.set(0, grad_tools::gather_back(c.w, c.dy(), c.x(1), c.w.shape_of(c.x(0)), c.node.attr_int("axis", 0)));
      }},
     {"GatherElements", "", [](GradContext& c) {
-       c.set(0, c.w.op("ScatterElements", {zeros_like(c, c.x(0)), c.x(1), c.dy()},
+       c.set(0, c.w.op("ScatterElements", {grad_tools::zeros_like(c.w, c.x(0)), c.x(1), c.dy()},
                        {{"axis", c.node.attr_int("axis", 0)}, {"reduction", std::string("add")}}));
      }},
-    {"GatherND", "", [](GradContext& c) {
-       c.check(c.node.attr_int("batch_dims", 0) == 0, "batch_dims has none");
-       c.set(0, c.w.op("ScatterND", {zeros_like(c, c.x(0)), c.x(1), c.dy()}, {{"reduction", std::string("add")}}));
-     }},
+    {"GatherND", "", grad_gather_nd},
 });
 
 }  // namespace

@@ -26,11 +26,15 @@ void GraphWriter::infer(Node* node) {
 std::vector<Value*> GraphWriter::ops(const char* type, std::vector<Value*> inputs, int outputs, AttributeList attributes, const char* domain) {
   std::vector<Value*> out;
   for (int i = 0; i < outputs; ++i) out.push_back(graph_.add_value(""));
-  Node* node = graph_.add_node(type, domain, *domain ? 1 : kOpset, std::move(inputs), out);
+  ops_into(type, std::move(inputs), out, std::move(attributes), domain);
+  return out;
+}
+
+void GraphWriter::ops_into(const char* type, std::vector<Value*> inputs, std::vector<Value*> outputs, AttributeList attributes, const char* domain) {
+  Node* node = graph_.add_node(type, domain, *domain ? 1 : kOpset, std::move(inputs), std::move(outputs));
   node->name = name;
   for (auto& [key, value] : attributes) node->set(key, std::move(value));
   infer(node);
-  return out;
 }
 
 Value* GraphWriter::op(const char* type, std::vector<Value*> inputs, AttributeList attributes, const char* domain) {

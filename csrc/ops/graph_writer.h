@@ -21,6 +21,8 @@ class GraphWriter {
   // A node of ONNX (or of `domain`) at the end of the graph. Errors of inference name it.
   Value* op(const char* type, std::vector<Value*> inputs, AttributeList attributes = {}, const char* domain = "");
   std::vector<Value*> ops(const char* type, std::vector<Value*> inputs, int outputs, AttributeList attributes = {}, const char* domain = "");
+  // The same, of values that are there; null: the output is left out.
+  void ops_into(const char* type, std::vector<Value*> inputs, std::vector<Value*> outputs, AttributeList attributes = {}, const char* domain = "");
   // Makes a node give an output that was left out.
   Value* add_output(Node* node, int index);
   Value* input(const std::string& name, const Type& type);  // of the graph

@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "kernels/resize/resize.h"
+#include "ops/grad_tools.h"
+#include "ops/grid_sample.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -10,26 +12,6 @@ namespace tiercel {
 namespace {
 
 // ---- GridSample
-
-struct Sampling {
-  enum class Mode { kNearest, kLinear, kCubic } mode = Mode::kLinear;
-  enum class Padding { kZeros, kBorder, kReflection } padding = Padding::kZeros;
-  bool align_corners = false;
-  int taps() const { return mode == Mode::kNearest ? 1 : mode == Mode::kLinear ? 2 : 4; }
-};
-
-Sampling sampling_of(const Node& node) {
-  Sampling s;
-  const std::string mode = node.attr_string("mode", "linear"), padding = node.attr_string("padding_mode", "zeros");
-  if (mode == "nearest") s.mode = Sampling::Mode::kNearest;
-  else if (mode == "cubic" || mode == "bicubic") s.mode = Sampling::Mode::kCubic;
-  else if (mode != "linear" && mode != "bilinear") fail(Code::kInvalidGraph, node.label(), ": mode '", mode, "' is not known");
-  if (padding == "border") s.padding = Sampling::Padding::kBorder;
-  else if (padding == "reflection") s.padding = Sampling::Padding::kReflection;
-  else if (padding != "zeros") fail(Code::kInvalidGraph, node.label(), ": padding_mode '", padding, "' is not known");
-  s.align_corners = node.attr_int("align_corners", 0) != 0;
-  return s;
-}
 
 void infer_grid_sample(InferContext& ctx) {
   ctx.input(0);
@@ -44,51 +26,6 @@ void infer_grid_sample(InferContext& ctx) {
   Shape r{unify(ctx, x[0], grid[0], "batch extents"), x[1]};
   for (int i = 1; i + 1 < grid.rank(); ++i) r.push_back(grid[i]);
   ctx.set_output(0, ctx.dtype(0), r);
-}
-
-template <class C> C reflect(C x, C low, C high) {
-  const C range = high - low;
-  if (!(range > 0)) return low;
-  const C d = x < low ? low - x : x - high;
-  if (x >= low && x <= high) return x;
-  const C turns = std::floor(d / range), rest = d - turns * range;
-  const bool even = std::fmod(turns, C(2)) == 0;
-  return (x < low) == even ? low + rest : high - rest;
-}
-
-// One axis of one sample: tap indices (-1: outside, worth zero) and weights.
-template <class C> void axis_taps(const Sampling& s, C normalised, int64_t extent, int64_t* index, C* weight) {
-  const C length = static_cast<C>(extent), low = s.align_corners ? C(0) : C(-0.5);
-  const C high = s.align_corners ? length - 1 : length - C(0.5);
-  C x = s.align_corners ? (normalised + 1) / 2 * (length - 1) : ((normalised + 1) * length - 1) / 2;
-  const int taps = s.taps();
-  if (!(std::fabs(x) < C(1e9))) x = std::isnan(x) ? C(-1e9) : x < 0 ? C(-1e9) : C(1e9);
-  if (s.mode == Sampling::Mode::kNearest) x = std::nearbyint(x);
-  // With cubic taps the border is where taps end, not where coordinates do: so PyTorch and onnxruntime have it.
-  if (s.padding == Sampling::Padding::kBorder && s.mode != Sampling::Mode::kCubic && (x < low || x > high)) x = std::clamp(x, C(0), length - 1);
-  if (s.padding == Sampling::Padding::kReflection) x = reflect(x, low, high);
-  const C floor = s.mode == Sampling::Mode::kNearest ? std::trunc(x) : std::floor(x), t = x - floor;
-  const auto base = static_cast<int64_t>(floor);
-  const C a = C(-0.75), u = 1 - t, t1 = t + 1, u1 = u + 1;
-  switch (s.mode) {
-    case Sampling::Mode::kNearest: weight[0] = 1; break;
-    case Sampling::Mode::kLinear: weight[0] = u; weight[1] = t; break;
-    case Sampling::Mode::kCubic:
-      weight[0] = ((a * t1 - 5 * a) * t1 + 8 * a) * t1 - 4 * a;
-      weight[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
-      weight[2] = ((a + 2) * u - (a + 3)) * u * u + 1;
-      weight[3] = ((a * u1 - 5 * a) * u1 + 8 * a) * u1 - 4 * a;
-      break;
-  }
-  for (int k = 0; k < taps; ++k) {
-    int64_t i = base + k - (taps == 4 ? 1 : 0);
-    if (i < 0 || i >= extent) {
-      if (s.padding == Sampling::Padding::kZeros) i = -1;
-      else if (s.padding == Sampling::Padding::kBorder) i = std::clamp<int64_t>(i, 0, extent - 1);
-      else i = std::clamp<int64_t>(static_cast<int64_t>(reflect(static_cast<double>(i), static_cast<double>(low), static_cast<double>(high))), 0, extent - 1);
-    }
-    index[k] = i;
-  }
 }
 
 // Tasks are runs of samples: their taps are found once and serve every channel.
@@ -237,6 +174,26 @@ const OpRegistration rows({
     {"GridSample", "", 16, infer_grid_sample, half_as_float<prepare_grid_sample>},
     {"AffineGrid", "", 20, infer_affine_grid, half_as_float<prepare_affine_grid>},
 });
+
+// The grid is theta times the grid of the identity, with a one behind each coordinate.
+void grad_affine_grid(GradContext& c) {
+  using namespace grad_tools;
+  GraphWriter& w = c.w;
+  const int64_t rank = c.rank(c.y()) - 2;
+  const DType t = w.dtype(c.x(0));
+  std::vector<double> identity(static_cast<size_t>(rank * (rank + 1)), 0);
+  for (int64_t k = 0; k < rank; ++k) identity[static_cast<size_t>(k * (rank + 2))] = 1;
+  Tensor one(DType::kDouble, Shape{1, rank, rank + 1});
+  std::copy(identity.begin(), identity.end(), one.as<double>());
+  Value* const size = w.op("Concat", {w.ints({1, 1}), extents(w, c.y(), 1, rank + 1)}, {{"axis", int64_t{0}}});
+  Value* grid = w.op("AffineGrid", {cast(w, w.constant(one), t), size}, {{"align_corners", c.node.attr_int("align_corners", 0)}});
+  grid = w.op("Reshape", {grid, w.ints({-1, rank})});
+  Value* const ones = w.op("Expand", {w.scalar(1, t), w.op("Concat", {extents(w, grid, 0, 1), w.ints({1})}, {{"axis", int64_t{0}}})});
+  grid = w.op("Concat", {grid, ones}, {{"axis", int64_t{1}}});
+  Value* const dy = w.op("Transpose", {w.op("Reshape", {c.dy(), w.ints({0, -1, rank})})}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+  c.set(0, w.op("MatMul", {dy, grid}));
+}
+const GradRegistration grads({{"AffineGrid", "", grad_affine_grid}});
 
 }  // namespace
 }  // namespace tiercel

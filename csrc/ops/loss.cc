@@ -1,5 +1,5 @@
 // NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss. Scores [N, C, ...], target [N, ...], weight [C].
-#include "ops/grad.h"
+#include "ops/grad_tools.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 
@@ -100,13 +100,39 @@ AttributeList loss_attributes(const Node& node, bool softmax) {
   if (node.has("ignore_index")) list.emplace_back("ignore_index", node.attr_int("ignore_index", 0));
   return list;
 }
+// Of the class weights: each place's loss by its class; a mean is also divided by the sum of the weights.
+Value* grad_weight(GradContext& c, Value* log_probabilities) {
+  using namespace grad_tools;
+  GraphWriter& w = c.w;
+  Value *target = c.x(1), *const weight = c.x(2);
+  const DType t = w.dtype(weight);
+  Value* counts = nullptr;
+  if (c.node.has("ignore_index")) {
+    const int64_t ignored = c.node.attr_int("ignore_index", 0);
+    Value* const skip = w.op("Equal", {cast(w, target, DType::kInt64), integer(w, ignored)});
+    counts = cast(w, w.op("Not", {skip}), t);
+    target = w.op("Where", {skip, cast(w, integer(w, 0), w.dtype(target)), target});
+  }
+  const auto counted = [&](Value* v) { return counts ? w.mul(v, counts) : v; };
+  Value* const picked = w.op("GatherElements", {log_probabilities, unsqueeze(w, target, {1})}, {{"axis", int64_t{1}}});
+  Value* each = counted(w.neg(w.op("Squeeze", {picked, w.ints({1})})));
+  if (c.node.attr_string("reduction", "mean") == "mean") {
+    Value* const total = sum_all(w, counted(w.op("Gather", {weight, target})));
+    each = w.div(w.sub(each, counted(c.y(0))), total);
+  }
+  each = w.mul(each, c.dy(0));
+  const auto flat = [&](Value* v) { return w.op("Reshape", {v, w.ints({-1})}); };
+  return gather_back(w, flat(w.expand_like(each, target)), flat(target), w.shape_of(weight), 0);
+}
+
 void grad_nll(GradContext& c) {
-  c.check(!c.wants(2), "that of the class weights is not there");
-  c.set(0, c.w.op("CrossEntropyGrad", {c.dy(), c.x(0), c.x(1), c.x(2)}, loss_attributes(c.node, false), kTiercelDomain));
+  if (c.wants(0)) c.set(0, c.w.op("CrossEntropyGrad", {c.dy(), c.x(0), c.x(1), c.x(2)}, loss_attributes(c.node, false), kTiercelDomain));
+  if (c.wants(2)) c.set(2, grad_weight(c, c.x(0)));
 }
 void grad_cross_entropy(GradContext& c) {
-  c.check(!c.wants(2), "that of the class weights is not there");
   Value *dx = nullptr, *const scores = c.made_output(1);
+  if (c.dy(0) && c.wants(2)) c.set(2, grad_weight(c, scores));
+  if (!c.wants(0)) return;
   if (c.dy(0)) dx = c.w.op("CrossEntropyGrad", {c.dy(0), scores, c.x(1), c.x(2)}, loss_attributes(c.node, true), kTiercelDomain);
   if (c.dy(1)) {
     Value* const other = c.w.op("LogSoftmaxGrad", {c.dy(1), scores}, {{"axis", int64_t{1}}}, kTiercelDomain);

@@ -92,7 +92,8 @@ void grad(GradContext& c) {
   Value* const norm = w.op(first ? "ReduceL1" : "ReduceL2", {x, axis}, {{"keepdims", int64_t{1}}});
   Value* const along = w.op("ReduceSum", {w.mul(c.dy(), c.y()), axis}, {{"keepdims", int64_t{1}}});
   Value* const slope = first ? w.op("Sign", {x}) : c.y();
-  c.set(0, w.div(w.sub(c.dy(), w.mul(slope, along)), norm));
+  Value *const zero = w.scalar_like(0, x), *const none = w.op("Equal", {norm, zero});  // there zeros stay zeros
+  c.set(0, w.op("Where", {none, zero, w.div(w.sub(c.dy(), w.mul(slope, along)), norm)}));
 }
 const GradRegistration grads({{"LpNormalization", "", grad}});
 

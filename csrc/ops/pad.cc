@@ -2,7 +2,7 @@
 // reflect (the edge not repeated), edge, wrap.
 #include "base/available_memory.h"
 #include "base/float_formats.h"
-#include "ops/grad.h"
+#include "ops/grad_tools.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -148,22 +148,49 @@ void prepare(PrepareContext& ctx) {
 
 const OpRegistration rows({{"Pad", "", 1, infer, sub_byte<prepare>, nullptr, kAnyLayout}});
 
-// The part of dy that lies over the input: padding taken away again, and back where it was negative.
+// constant: the part of dy that lies over the input, padding taken away again, and back where it was negative. Other modes: an axis at a time,
+// dy is added where its elements came from, which a padded row of running numbers tells.
 void grad(GradContext& c) {
+  using namespace grad_tools;
   GraphWriter& w = c.w;
-  c.check(c.node.attr_string("mode", "constant") == "constant", "mode ", c.node.attr_string("mode", ""), " has none");
-  c.check(!c.wants(2), "that of the constant is not there");
-  Value* pads;
+  Value *const x = c.x(0), *pads = nullptr, *axes = nullptr;
+  const std::string mode = c.node.attr_string("mode", "constant");
   if (c.node.opset < 11) {
-    std::vector<int64_t> list = c.node.attr_ints(c.node.opset < 2 ? "paddings" : "pads");
-    for (int64_t& p : list) p = -p;
-    pads = w.ints(list);
+    pads = w.ints(c.node.attr_ints(c.node.opset < 2 ? "paddings" : "pads"));
   } else {
-    pads = w.neg(c.x(1));
+    pads = c.x(1);
+    axes = c.x(3);
   }
-  std::vector<Value*> in{c.dy(), pads};
-  if (c.node.opset >= 11 && c.x(3)) in.insert(in.end(), {nullptr, c.x(3)});
-  c.set(0, w.op("Pad", in));
+  if (mode == "constant") {
+    const auto padded = [&](Value* v, Value* by, Value* constant) { return w.op("Pad", {v, by, constant, axes}); };
+    if (c.wants(0)) c.set(0, padded(c.dy(), w.neg(pads), nullptr));
+    if (c.wants(2)) {  // all that is not the input's
+      Value* const outside = padded(zeros_like(w, x), pads, w.scalar_like(1, x));
+      c.set(2, w.reshape_like(sum_all(w, w.mul(c.dy(), outside)), c.x(2)));
+    }
+    return;
+  }
+  if (c.wants(2)) c.set(2, zeros_like(w, c.x(2)));
+  if (!c.wants(0)) return;
+  const int rank = c.rank(x);
+  std::vector<int64_t> list;
+  if (axes) {
+    list = c.ints(3, "axes");
+  } else {
+    for (int64_t k = 0; k < rank; ++k) list.push_back(k);
+  }
+  const int64_t n = static_cast<int64_t>(list.size());
+  const ValueInfo& known = w.info(pads);
+  const std::vector<int64_t> numbers = known.constant ? known.constant->ints() : std::vector<int64_t>();
+  Value* dx = c.dy();
+  for (int64_t i = 0; i < n; ++i) {
+    if (!numbers.empty() && numbers[static_cast<size_t>(i)] == 0 && numbers[static_cast<size_t>(n + i)] == 0) continue;
+    const int axis = c.axis(list[static_cast<size_t>(i)], rank);
+    Value* const from = w.op("Pad", {count_up(w, extent(w, x, axis)), w.op("Gather", {pads, w.ints({i, n + i})})}, {{"mode", mode}});
+    Value* const shape = w.op("Concat", {extents(w, dx, 0, axis), extents(w, x, axis, axis + 1), extents(w, dx, axis + 1, rank)}, {{"axis", int64_t{0}}});
+    dx = gather_back(w, dx, from, shape, axis);
+  }
+  c.set(0, dx);
 }
 const GradRegistration grads({{"Pad", "", grad}});
 

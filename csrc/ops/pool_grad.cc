@@ -1,6 +1,6 @@
 // What goes back through a pool, from the attributes of the forward; up to three spatial axes. A plane of an image is one thread's.
 //   ai.tiercel.MaxPoolGrad (dy, x)            to the first of the largest pixels of each window
-//   ai.tiercel.AveragePoolGrad (dy, shape)    to all pixels of each window alike; `shape` is that of x
+//   ai.tiercel.AveragePoolGrad (dy, shape)    to all pixels of each window alike; `shape` is that of x; attribute sum = 1: not divided by their number
 #include "ops/numeric.h"
 #include "ops/window.h"
 
@@ -10,7 +10,7 @@ namespace {
 struct Extents {
   int64_t in[3], out[3], kernel[3], stride[3], dilation[3], begin[3], end[3];
   int64_t planes, in_plane, out_plane;
-  bool count_padding;
+  bool count_padding, sum;
 
   Extents(PrepareContext& ctx, const Shape& x, const Shape& dy) {
     if (x.rank() < 3 || x.rank() > 5 || dy.rank() != x.rank()) ctx.fail("pools of one to three spatial axes have gradients, x has rank ", x.rank());
@@ -31,6 +31,7 @@ struct Extents {
     in_plane = in[0] * in[1] * in[2];
     out_plane = out[0] * out[1] * out[2];
     count_padding = ctx.node.attr_int("count_include_pad", 0) != 0;
+    sum = ctx.node.attr_int("sum", 0) != 0;
   }
 
   // Taps [first, last) of axis a at output pixel o lie inside; `counted`: those that a mean with padding counts.
@@ -124,7 +125,7 @@ template <class T> void mean_plane(const Extents& e, const T* dy, T* dx) {
   std::fill_n(dx, e.in_plane, T(0));
   e.for_windows([&](int64_t o, const auto& a, const auto& b, const auto& c) {
     const int64_t count = e.count_padding ? a.counted * b.counted * c.counted : (a.last - a.first) * (b.last - b.first) * (c.last - c.first);
-    const T each = dy[o] / static_cast<T>(count);
+    const T each = e.sum ? dy[o] : dy[o] / static_cast<T>(count);
     e.for_pixels(a, b, c, [&](int64_t i) { dx[i] += each; });
   });
 }

@@ -16,7 +16,7 @@ using enum ResizeMode::Interpolation;
 
 // ---- What is asked for
 
-bool upsamples(const Node& node) { return node.op_type == "Upsample"; }
+bool upsamples(const Node& node) { return node.op_type == "Upsample" || node.has("upsample"); }
 
 ResizeMode mode_of(const Node& node) {
   ResizeMode m;
@@ -436,7 +436,10 @@ void prepare_grad(PrepareContext& ctx) {
   const auto request = request_of(ctx, in);
   if (!request) ctx.fail("scales or sizes should be known by now");
   if (in.rank() != out.rank()) ctx.fail("dy and the shape should have one rank");
-  if (out.count() == 0 || in.count() == 0) ctx.fail("there is nothing to resize: a tensor is empty");
+  if (out.count() == 0 || in.count() == 0)
+    return ctx.run([n = bytes_of(ctx.out_dtype(0), in.count())](const Args& a, Worker& w) {
+      if (w.index() == 0 && n) std::memset(a.out(0), 0, static_cast<size_t>(n));
+    });
   std::vector<ResizeTaps> taps;
   bool identity = true;
   for (int i = 0; i < in.rank(); ++i) {
@@ -445,24 +448,24 @@ void prepare_grad(PrepareContext& ctx) {
   }
   if (identity) return ctx.alias(0, 0);
   if (ctx.dtype(0) == DType::kDouble) make_grad<double>(ctx, std::move(taps));
-  else if (ctx.dtype(0) == DType::kFloat) make_grad<float>(ctx, std::move(taps));
-  else ctx.fail("float and double have gradients");
+  else make_grad<float>(ctx, std::move(taps));
 }
 
 const OpRegistration rows({
     {"Resize", "", 10, infer, prepare, nullptr, kAnyLayout},
     {"Upsample", "", 1, infer, prepare, nullptr, kAnyLayout},
-    {"ResizeGrad", kTiercelDomain, 1, infer_grad, prepare_grad},
+    {"ResizeGrad", kTiercelDomain, 1, infer_grad, half_as_float<prepare_grad>},
 });
 
 void grad(GradContext& c) {
   std::vector<Value*> in{c.dy(), c.x(1), c.x(2), c.x(3), c.w.shape_of(c.x(0))};
   Value* const dx = c.w.op("ResizeGrad", in, {}, kTiercelDomain);
   dx->producer->attributes = c.node.attributes;
-  dx->producer->opset = c.node.opset;  // their meaning depends on it
+  dx->producer->opset = c.node.opset;  // their meaning depends on it, and on the operator
+  if (upsamples(c.node)) dx->producer->set("upsample", int64_t{1});
   c.set(0, dx);
 }
-const GradRegistration grads({{"Resize", "", grad}});
+const GradRegistration grads({{"Resize", "", grad}, {"Upsample", "", grad}});
 
 }  // namespace
 }  // namespace tiercel

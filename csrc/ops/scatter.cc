@@ -1,6 +1,5 @@
 // Scatter, ScatterElements, ScatterND, TensorScatter: the data with some elements replaced by, or reduced with, updates.
 // Where indices repeat, updates apply in their order.
-#include "ops/grad.h"
 #include "ops/indexing.h"
 #include "ops/numeric.h"
 
@@ -264,22 +263,6 @@ const OpRegistration rows({
     {"ScatterND", "", 11, infer_scatter_nd, with_reduction<prepare_scatter_nd>},
     {"TensorScatter", "", 24, infer_tensor_scatter, sub_byte<prepare_tensor_scatter>},
 });
-
-// ---- Gradients: of the data where they stay, of the updates where they land ------------------------------------------------
-
-void grad_scatter(GradContext& c) {
-  const std::string reduction = c.node.opset < 16 ? "none" : c.node.attr_string("reduction", "none");
-  c.check(reduction == "none" || reduction == "add", "reduction ", reduction, " has none");
-  const bool nd = c.node.op_type == "ScatterND";
-  AttributeList axis;
-  if (!nd) axis.emplace_back("axis", c.node.attr_int("axis", 0));
-  Value* const taken = c.w.op(nd ? "GatherND" : "GatherElements", {c.dy(), c.x(1)}, axis);
-  c.set(2, taken);
-  if (!c.wants(0)) return;
-  if (reduction == "add") return c.set(0, c.dy());
-  c.set(0, c.w.op(nd ? "ScatterND" : "ScatterElements", {c.dy(), c.x(1), c.w.sub(taken, taken)}, axis));
-}
-const GradRegistration grads({{"Scatter", "", grad_scatter}, {"ScatterElements", "", grad_scatter}, {"ScatterND", "", grad_scatter}});
 
 }  // namespace
 }  // namespace tiercel
