@@ -16,7 +16,7 @@ using enum ResizeMode::Interpolation;
 
 // ---- What is asked for
 
-bool upsamples(const Node& node) { return node.op_type == "Upsample" || node.has("upsample"); }
+bool upsamples(const Node& node) { return node.op_type == "Upsample" || (node.domain == kTiercelDomain && node.has("upsample")); }
 
 ResizeMode mode_of(const Node& node) {
   ResizeMode m;

@@ -65,9 +65,9 @@ def test_affine_grid(corners: int) -> None:
     rng = np.random.default_rng(0)
     for size in ([2, 1, 3, 4], [2, 3, 2, 3, 2]):
         n = len(size) - 2
-        for constants in ([1], []):
-            inputs = [values(rng, 2, n, n + 1), at(*size)]
-            check_grad("AffineGrid", inputs, {"align_corners": corners}, constants=constants, dynamic=not constants)
+        inputs = [values(rng, 2, n, n + 1), at(*size)]
+        check_grad("AffineGrid", inputs, {"align_corners": corners}, constants=[1], dynamic=True)
+        check_grad("AffineGrid", inputs, {"align_corners": corners})
 
 
 @pytest.mark.parametrize("mode", ["avg", "max"])
@@ -75,7 +75,7 @@ def test_affine_grid(corners: int) -> None:
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_roi_align(ratio: int, coordinates: str, mode: str) -> None:
     rng = np.random.default_rng(1)
-    rois = np.array([[0.33, 0.41, 5.27, 4.36], [2.13, 1.07, 8.31, 9.14], [1.21, 2.17, 1.63, 2.71], [-1.3, -0.7, 3.1, 2.2]])
+    rois = np.array([[0.33, 0.41, 5.27, 4.36], [2.13, 1.07, 8.31, 9.14], [1.21, 2.17, 1.63, 2.71], [-1.37, -0.7, 3.1, 2.23]])
     attrs = {"output_height": 2, "output_width": 3, "sampling_ratio": ratio, "coordinate_transformation_mode": coordinates,
              "mode": mode, "spatial_scale": 0.75}  # fmt: skip
     check_grad("RoiAlign", [values(rng, 2, 2, 6, 7), rois, at(1, 0, 1, 1)], attrs, step=1e-6, rtol=1e-5)
@@ -85,7 +85,8 @@ def test_roi_align(ratio: int, coordinates: str, mode: str) -> None:
 def test_max_roi_pool() -> None:
     rng = np.random.default_rng(0)
     rois = np.array([[0, 0.1, 0.2, 4.3, 5.2], [1, 1.1, 2.2, 3.3, 3.1], [1, 2.2, 2.3, 9.1, 8.2]])
-    check_grad("MaxRoiPool", [values(rng, 2, 2, 6, 5), rois], {"pooled_shape": [2, 3], "spatial_scale": 0.9})
+    check_grad("MaxRoiPool", [values(rng, 2, 2, 6, 5), rois], {"pooled_shape": [2, 3], "spatial_scale": 0.9}, wrt=[0])
+    assert not gradients("MaxRoiPool", [values(rng, 2, 2, 6, 5), rois], {"pooled_shape": [2, 3]}, [1])[0].any()
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -163,7 +164,7 @@ def test_resize_forms(mode: str) -> None:
     rng = np.random.default_rng(0)
     scales = np.array([1, 1, 2, 0.6], np.float32)
     for attrs in ({"antialias": 1}, {"exclude_outside": 1}, {"cubic_coeff_a": -0.5}, {"coordinate_transformation_mode": "half_pixel_symmetric"}):
-        if mode == "nearest" and "antialias" in attrs or mode == "linear" and "exclude_outside" in attrs and "antialias" not in attrs:
+        if (mode == "nearest" and "antialias" in attrs) or (mode == "linear" and "exclude_outside" in attrs and "antialias" not in attrs):
             continue
         check_grad("Resize", [values(rng, 1, 2, 4, 5), None, scales], {"mode": mode, **attrs}, constants=[2])
     check_grad("Resize", [values(rng, 4, 5), None, None, at(7)], {"mode": mode, "axes": [1]}, constants=[3])
@@ -173,3 +174,66 @@ def test_resize_forms(mode: str) -> None:
     attrs = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize"}
     check_grad("Resize", [values(rng, 1, 2, 4, 5), roi, None, at(1, 2, 3, 4)], attrs, constants=[1, 3])
     check_grad("Resize", [values(rng, 1, 2, 3, 4), np.array([1, 1, 2, 1.5], np.float32)], {"mode": mode} if mode != "cubic" else {}, opset=10, constants=[1])
+
+
+HALF_OPS: list[tuple[str, list[Any], dict[str, Any], int]] = [
+    ("GridSample", [(1, 2, 4, 3), (1, 2, 3, 2)], {}, 2),
+    ("RoiAlign", [(1, 2, 5, 6), np.array([[0.2, 0.3, 3.3, 4.1]]), at(0)], {"output_height": 2, "output_width": 2}, 2),
+    ("MaxRoiPool", [(1, 2, 5, 6), np.array([[0, 0.2, 0.3, 3.3, 4.1]])], {"pooled_shape": [2, 2]}, 1),
+    ("LRN", [(1, 5, 2)], {"size": 3}, 1),
+    ("LpPool", [(1, 2, 6)], {"kernel_shape": [2]}, 1),
+    ("Pad", [(3, 4), at(1, 0, 0, 2)], {"mode": "reflect"}, 1),
+    ("Resize", [(1, 1, 3, 4), None, None, at(1, 1, 5, 6)], {"mode": "linear"}, 1),
+    ("Det", [(2, 3, 3)], {}, 1),
+    ("DFT", [(2, 5, 2)], {}, 1),
+    ("Einsum", [(2, 2, 3), (3,)], {"equation": "iij,j->i"}, 2),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("op,inputs,attrs,count", HALF_OPS)
+def test_narrow_types(op: str, inputs: list[Any], attrs: dict[str, Any], count: int, dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [values(rng, *v) if isinstance(v, tuple) else v for v in inputs]
+    narrow = [v.astype(dtype) if v is not None and v.dtype == np.float64 else v for v in drawn]
+    rounded = [v.astype(np.float64) if v is not None and v.dtype == dtype else v for v in narrow]
+    tolerance = 1e-5 if dtype == np.float32 else 2e-2
+    wrt = list(range(count))
+    for got, expected in zip(gradients(op, narrow, attrs, wrt), gradients(op, rounded, attrs, wrt), strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got.astype(float), expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+def test_nothing() -> None:
+    """Empty tensors have empty gradients, or zeros."""
+    rng = np.random.default_rng(0)
+    none, four = np.zeros((0, 4)), {"output_height": 2, "output_width": 2}
+    for op, inputs, attrs, wrt in [
+        ("GridSample", [np.zeros((0, 2, 3, 4)), np.zeros((0, 2, 2, 2))], {}, [0, 1]),
+        ("GridSample", [np.zeros((1, 0, 3, 4)), np.zeros((1, 2, 2, 2))], {}, [0, 1]),
+        ("GridSample", [values(rng, 1, 2, 3, 4), np.zeros((1, 0, 2, 2))], {}, [0, 1]),
+        ("RoiAlign", [values(rng, 1, 2, 3, 4), none, np.zeros(0, np.int64)], four, [0, 1]),
+        ("MaxRoiPool", [values(rng, 1, 2, 3, 4), np.zeros((0, 5))], {"pooled_shape": [2, 2]}, [0]),
+        ("LRN", [np.zeros((0, 3, 2))], {"size": 3}, [0]),
+        ("Pad", [np.zeros((0, 2)), at(0, 1, 0, 1)], {"mode": "edge"}, [0]),
+        ("Det", [np.zeros((2, 0, 0))], {}, [0]),
+        ("Det", [np.zeros((0, 2, 2))], {}, [0]),
+        ("DFT", [np.zeros((0, 4, 2))], {}, [0]),
+        ("CumProd", [np.zeros((2, 0)), np.array(1)], {}, [0]),
+        ("Einsum", [np.zeros((0, 3)), values(rng, 3, 2)], {"equation": "ij,jk->ik"}, [0, 1]),
+        ("Einsum", [np.zeros((2, 0)), np.zeros((0, 2))], {"equation": "ij,jk->ik"}, [0, 1]),
+    ]:
+        got = gradients(op, inputs, attrs, wrt, opset=26 if op == "CumProd" else None)
+        for i, g in zip(wrt, got, strict=True):
+            assert g.shape == inputs[i].shape and not g.any(), op
+
+
+def test_indices_outside_are_errors() -> None:
+    x, rois = np.zeros((1, 1, 4, 4)), np.array([[0.0, 0.0, 3.0, 3.0]])
+    for op, inputs, attrs in [
+        ("RoiAlign", [x, rois, at(3)], {}),
+        ("MaxRoiPool", [x, np.array([[2.0, 0, 0, 1, 1]])], {"pooled_shape": [1, 1]}),
+        ("ScatterElements", [x[0, 0], np.array([[7]]), np.zeros((1, 1))], {"reduction": "max"}),
+    ]:
+        with pytest.raises(Exception, match=rf'{op}.*the_{op}'):
+            gradients(op, inputs, attrs, [0])

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from gradcheck import check_grad
-from oracle import one_node
 
 import tiercel
+from oracle import one_node
 from tiercel import _core
 
 REDUCTIONS = ["none", "add", "mul", "max", "min"]
