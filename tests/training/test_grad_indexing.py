@@ -18,7 +18,7 @@ REDUCTIONS = ["none", "add", "mul", "max", "min"]
 def values(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Away from zero, and no two near each other."""
     n = int(np.prod(shape))
-    return (rng.permutation(n).reshape(shape) + rng.uniform(0.2, 0.3, shape) - n // 2) / max(n / 3, 1)
+    return np.asarray((rng.permutation(n).reshape(shape) + rng.uniform(0.2, 0.3, shape) - n // 2) / max(n / 3, 1))
 
 
 def gradients(op: str, inputs: list[Any], attrs: dict[str, Any], wrt: list[int], opset: int | None = None) -> list[np.ndarray]:
