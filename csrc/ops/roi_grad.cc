@@ -29,6 +29,8 @@ template <class T> void make_align(PrepareContext& ctx) {
   const RoiAlignForm<T> form(ctx.node, static_cast<int>(ctx.node.attr_int("of_opset", 21)), ph, pw);
   const int64_t some = std::min<int64_t>(std::max<int64_t>(channels, 1), 8), groups = ceil_div(channels, some);
   const bool wants_x = ctx.has_output(0), wants_rois = ctx.has_output(1);
+  if (plane == 0)  // every sample is outside
+    return ctx.run([=](const Args& a, Worker& w) { if (wants_rois && w.index() == 0) std::fill_n(a.out<T>(1), rois * 4, T(0)); });
   ctx.cost(static_cast<double>(dy.count()) * 64, static_cast<double>(x.count() + dy.count() * 8) * sizeof(T));
   ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
     // f(sample, bin, share of the extents that the sample's place has) for all samples of a region; its image is returned.
@@ -74,13 +76,14 @@ template <class T> void make_align(PrepareContext& ctx) {
                 const T count = static_cast<T>(std::max<int64_t>(r.grid_h * r.grid_w, 1));
                 samples([&](const RoiSample<T>& s, T, T) {
                   for (int64_t c = first; c < last; ++c)
-                    for (int t = 0; t < 4; ++t) maps[c * plane + s.at[t]] += s.weight[t] * from[c * ph * pw] / count;
+                    for (int t = 0; t < 4; ++t)
+                      if (s.weight[t] != 0) maps[c * plane + s.at[t]] += s.weight[t] * from[c * ph * pw] / count;
                 });
                 return;
               }
               for (int64_t c = first; c < last; ++c)
                 largest(a.in<T>(1) + (image * channels + c) * plane, samples,
-                        [&](const RoiSample<T>& s, int t, T, T) { maps[c * plane + s.at[t]] += s.weight[t] * from[c * ph * pw]; });
+                        [&](const RoiSample<T>& s, int t, T, T) { if (s.weight[t] != 0) maps[c * plane + s.at[t]] += s.weight[t] * from[c * ph * pw]; });
             });
         }
       });

@@ -213,6 +213,8 @@ def test_nothing() -> None:
         ("GridSample", [np.zeros((1, 0, 3, 4)), np.zeros((1, 2, 2, 2))], {}, [0, 1]),
         ("GridSample", [values(rng, 1, 2, 3, 4), np.zeros((1, 0, 2, 2))], {}, [0, 1]),
         ("RoiAlign", [values(rng, 1, 2, 3, 4), none, np.zeros(0, np.int64)], four, [0, 1]),
+        ("RoiAlign", [np.zeros((1, 2, 0, 4)), np.array([[0.0, 0.0, 3.0, 3.0]]), np.zeros(1, np.int64)], four, [0, 1]),
+        ("MaxRoiPool", [np.zeros((1, 2, 0, 4)), np.array([[0.0, 0.0, 0.0, 3.0, 3.0]])], {"pooled_shape": [2, 2]}, [0]),
         ("MaxRoiPool", [values(rng, 1, 2, 3, 4), np.zeros((0, 5))], {"pooled_shape": [2, 2]}, [0]),
         ("LRN", [np.zeros((0, 3, 2))], {"size": 3}, [0]),
         ("Pad", [np.zeros((0, 2)), at(0, 1, 0, 1)], {"mode": "edge"}, [0]),
