@@ -78,6 +78,9 @@ template <class T> void make(PrepareContext& ctx) {
 }
 
 void prepare(PrepareContext& ctx) {
+  const Shape &x = ctx.shape(1), &dy = ctx.shape(0);
+  const int rank = x.rank();
+  if (rank < 2 || x[rank - 1] != x[rank - 2] || dy.count() != x.count(0, rank - 2)) ctx.fail("shapes ", dy.str(), " and ", x.str(), " are not of one Det");
   if (ctx.out_shape(0).count() == 0) return ctx.run([](const Args&, Worker&) {});
   ctx.dtype(0) == DType::kDouble ? make<double>(ctx) : make<float>(ctx);
 }

@@ -64,7 +64,10 @@ template <class T, class G> void make(PrepareContext& ctx) {
   const Sampling s = sampling_of(ctx.node);
   const Shape &x = ctx.shape(1), &dy = ctx.shape(0), &grid = ctx.shape(2);
   const int rank = x.rank() - 2;
-  if (x.rank() < 3 || rank > kAxes || dy.rank() != x.rank() || grid.rank() != x.rank() || grid.back() != rank || dy[0] != x[0] || dy[1] != x[1])
+  bool fits = x.rank() >= 3 && rank <= kAxes && dy.rank() == x.rank() && grid.rank() == x.rank() && grid.back() == rank && dy[0] == x[0] &&
+              dy[1] == x[1] && grid[0] == x[0];
+  for (int k = 0; fits && k < rank; ++k) fits = grid[k + 1] == dy[k + 2] && x[k + 2] > 0 && x[k + 2] <= INT32_MAX;
+  if (!fits)
     ctx.fail("shapes ", dy.str(), ", ", x.str(), ", ", grid.str(), " are not of one GridSample of one to six spatial axes");
   const std::vector<int64_t> extents(x.begin() + 2, x.end());
   const int64_t batch = x[0], channels = x[1], plane = x.count(2, x.rank()), samples = dy.count(2, dy.rank());

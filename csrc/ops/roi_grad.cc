@@ -12,7 +12,8 @@ void infer(InferContext& ctx) {
   for (int i = 0; i < 3; ++i) check_real(ctx, i);
   ctx.check(ctx.dtype(0) == ctx.dtype(1) && ctx.dtype(2) == ctx.dtype(1), "dy, x and rois should have one type");
   ctx.set_output(0, ctx.type(1));
-  if (ctx.has_output(1)) ctx.set_output(1, ctx.type(2));
+  if (ctx.node.op_type == "RoiAlignGrad") ctx.check(ctx.dtype(3) == DType::kInt64, "batch_indices should be int64");
+  ctx.set_output(1, ctx.type(2));
 }
 
 void check_shapes(PrepareContext& ctx, int64_t columns) {
