@@ -1,5 +1,6 @@
 #include "training/losses.h"
 
+#include <limits>
 #include <sstream>
 
 #include "ops/registry.h"
@@ -139,6 +140,20 @@ Value* cross_entropy(W& w, const LossSpec& s, Value* x, Value* t) {
   return w.op("SoftmaxCrossEntropyLoss", {x, t, class_weights(w, s, x, false)}, std::move(attributes));
 }
 
+// ---- Connectionist temporal classification of scores [N, T, C] (time_first: [T, N, C]). The target is [N, 1 + S]: how many steps count (-1: all), then
+// labels, padded with numbers below zero. What holds log probabilities already is not changed by the log-softmax.
+
+Value* ctc(W& w, const LossSpec& s, Value* x, Value* t) {
+  if (!w.ranked(x) || w.shape(x).rank() != 3)
+    fail(Code::kInvalidArgument, "ctc takes scores [batch, time, classes] (with time_first [time, batch, classes]), but the prediction is ", w.type(x).str());
+  const auto columns = [&](int64_t from, int64_t to) { return w.op("Slice", {t, w.ints({from}), w.ints({to}), w.ints({1})}); };
+  Value *lengths = w.op("Squeeze", {columns(0, 1), w.ints({1})}), *labels = columns(1, std::numeric_limits<int64_t>::max());
+  Value* const log_p = w.op("LogSoftmax", {x}, {{"axis", int64_t{2}}});
+  const auto flag = [&](const char* key) { return int64_t{option(s, key, 0) != 0}; };
+  return w.op("CtcLoss", {log_p, labels, lengths}, {{"blank", static_cast<int64_t>(option(s, "blank", 0))}, {"zero_infinity", flag("zero_infinity")},
+              {"time_first", flag("time_first")}, {"reduction", s.reduction}}, kTiercelDomain);
+}
+
 constexpr LossRow kLosses[] = {
     {"mse", mse, "", false},
     {"l1", l1, "", false},
@@ -149,6 +164,7 @@ constexpr LossRow kLosses[] = {
     {"kl", kl, "log_target", false},
     {"hinge", hinge, "margin", false},
     {"cosine", cosine, "", false},
+    {"ctc", ctc, "blank zero_infinity time_first", true},
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ struct LossSpec {
   std::string reduction = "mean";         // mean, sum, none; kl: batchmean too
   std::map<std::string, double> options;  // what the loss's row says; another key is an error
   Tensor weight;                          // of the classes (cross_entropy) or of the positive ones (binary_cross_entropy_with_logits); or none
-  bool labels = false;                    // cross_entropy: the target holds class numbers, not probabilities
+  bool labels = false;                    // the target holds class numbers, not probabilities (cross_entropy, ctc)
 };
 
 struct LossRow {

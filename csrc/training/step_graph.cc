@@ -80,7 +80,13 @@ class Inputs {
   Graph& graph_;
 };
 
-Type target_type(const Type& prediction, const LossSpec& loss) {
+Type target_type(Graph& g, const Type& prediction, const LossSpec& loss) {
+  if (loss.name == "ctc") {
+    const auto time_first = loss.options.find("time_first");
+    const bool second = time_first != loss.options.end() && time_first->second != 0;
+    const bool known = prediction.ranked && prediction.shape.rank() == 3;
+    return Type::tensor(DType::kInt64, Shape{known ? prediction.shape[second ? 1 : 0] : g.symbols().fresh(), g.symbols().fresh()});
+  }
   if (!loss.labels) return prediction;
   Type t = prediction;
   t.dtype = DType::kInt64;
@@ -152,14 +158,16 @@ std::vector<std::string> statistics_of(const Graph& g) {
   return names;
 }
 
-// What cross_entropy takes: of a model that ends in a softmax over the classes, its operand.
+// What cross_entropy and ctc take: of a model that ends in a softmax over the classes, its operand.
 Value* scores_of(GraphWriter& w, const TrainingOptions& o, Value* prediction) {
   const Node* n = prediction->producer;
-  if (o.loss.name != "cross_entropy" || !n || !n->is("Softmax") || !w.ranked(prediction)) return prediction;
+  const bool ctc = o.loss.name == "ctc";
+  if ((o.loss.name != "cross_entropy" && !ctc) || !n || !n->is("Softmax") || !w.ranked(prediction)) return prediction;
   const int rank = w.shape(prediction).rank();
   int64_t axis = n->attr_int("axis", n->opset < 13 ? 1 : -1);
   if (axis < 0) axis += rank;
-  return axis == 1 && (n->opset >= 13 || rank == 2) ? n->inputs[0] : prediction;
+  const int64_t classes = ctc ? rank - 1 : 1;
+  return axis == classes && (n->opset >= 13 || axis == rank - 1) ? n->inputs[0] : prediction;
 }
 
 Value* add_loss(GraphWriter& w, const TrainingOptions& o, Value* prediction, Value* target) {
@@ -291,7 +299,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   Graph& g = *r.step;
   r.num_inputs = static_cast<int>(g.inputs().size());
   Value* const prediction = output_of(g, o.output);
-  Value* const target = g.add_input("target", target_type(prediction->type, o.loss));
+  Value* const target = g.add_input("target", target_type(g, prediction->type, o.loss));
   r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
   if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers of rank 1 or more");
   r.num_weights = static_cast<int>(r.states.size());

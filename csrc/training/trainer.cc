@@ -5,6 +5,8 @@
 #include <cstring>
 #include <map>
 
+#include "autodiff/gradients.h"
+
 namespace tiercel {
 namespace {
 
@@ -203,19 +205,32 @@ Model TrainingSession::frame() const {
   return m;
 }
 
-RuntimeValue loss_value(const LossSpec& spec, const Tensor& prediction, const Tensor& target) {
+namespace {
+
+RuntimeValue run_loss(const LossSpec& spec, const Tensor& prediction, const Tensor& target, bool gradient) {
   Model m;
   m.graph = std::make_shared<Graph>();
   m.graph->opsets[""] = 21;
   GraphWriter w(*m.graph);
-  Value* p = w.input("prediction", Type::tensor(prediction.dtype(), prediction.shape()));
-  Value* t = w.input("target", Type::tensor(target.dtype(), target.shape()));
-  m.graph->add_output(build_loss(w, spec, p, t));
+  Value* const p = w.input("prediction", Type::tensor(prediction.dtype(), prediction.shape()));
+  Value* const t = w.input("target", Type::tensor(target.dtype(), target.shape()));
+  Value* y = build_loss(w, spec, p, t);
+  if (gradient) {
+    const GradientSeed seed{y, nullptr};
+    y = gradients(w, {&seed, 1}, {&p, 1})[0];
+    if (!y) y = w.expand_like(w.scalar_like(0, p), p);
+  }
+  m.graph->add_output(y);
   Session s(std::move(m));
   const std::vector<RuntimeValue> in{prediction, target};
   std::vector<RuntimeValue> out(1);
   s.run(in, out);
   return out[0];
 }
+
+}  // namespace
+
+RuntimeValue loss_value(const LossSpec& spec, const Tensor& prediction, const Tensor& target) { return run_loss(spec, prediction, target, false); }
+RuntimeValue loss_gradient(const LossSpec& spec, const Tensor& prediction, const Tensor& target) { return run_loss(spec, prediction, target, true); }
 
 }  // namespace tiercel

@@ -66,5 +66,7 @@ class TrainingSession {
 
 // A loss of two arrays, alone.
 RuntimeValue loss_value(const LossSpec& spec, const Tensor& prediction, const Tensor& target);
+// The gradient of (the sum of) its elements with respect to the prediction.
+RuntimeValue loss_gradient(const LossSpec& spec, const Tensor& prediction, const Tensor& target);
 
 }  // namespace tiercel

@@ -240,6 +240,9 @@ void register_training(py::module_& m) {
   m.def("loss_value", [](const py::dict& loss, const py::object& prediction, const py::object& target) {
     return from_value(loss_value(loss_spec(loss), to_tensor(prediction, "prediction"), to_tensor(target, "target")));
   }, py::arg("loss"), py::arg("prediction"), py::arg("target"), "A loss of two arrays.");
+  m.def("loss_gradient", [](const py::dict& loss, const py::object& prediction, const py::object& target) {
+    return from_value(loss_gradient(loss_spec(loss), to_tensor(prediction, "prediction"), to_tensor(target, "target")));
+  }, py::arg("loss"), py::arg("prediction"), py::arg("target"), "The gradient of a loss of two arrays with respect to the first.");
   m.def("build_model", &build_model, py::arg("inputs"), py::arg("weights"), py::arg("nodes"), py::arg("outputs"), py::arg("opset") = 21,
         "The .onnx bytes of a model: inputs (name, dtype, shape), weights {name: array}, nodes (operator, inputs, outputs, attributes).");
   m.def("losses", [] {

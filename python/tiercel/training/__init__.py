@@ -27,7 +27,7 @@ from tiercel.training.layers import (
 )
 from tiercel.training.loop import History
 from tiercel.training.lora import LoRA, apply_adapter
-from tiercel.training.losses import Loss, loss_names, loss_value
+from tiercel.training.losses import Loss, ctc_decode, ctc_targets, loss_gradient, loss_names, loss_value
 from tiercel.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Momentum, Optimizer, RMSprop
 from tiercel.training.plots import plot_decision, plot_history
 from tiercel.training.schedules import Constant, Cosine, OneCycle, ReduceOnPlateau, Schedule, StepDecay, WarmUp
@@ -72,8 +72,11 @@ __all__ = [
     "Trainer",
     "WarmUp",
     "apply_adapter",
+    "ctc_decode",
+    "ctc_targets",
     "differentiable_operators",
     "gradient",
+    "loss_gradient",
     "loss_names",
     "loss_value",
     "plot_decision",

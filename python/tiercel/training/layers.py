@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -242,3 +243,31 @@ class Dropout(Layer):
 
     def emit(self, b: Builder) -> None:
         b.node("Dropout", [b.current, b.weight("ratio", np.array(self.ratio, np.float32))])
+
+
+class Reshape(Layer):
+    """Samples in another shape; one extent may be -1."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def emit(self, b: Builder) -> None:
+        count, known = math.prod(b.shape), math.prod(n for n in self.shape if n != -1)
+        wrong = any(n < 1 and n != -1 for n in self.shape) or self.shape.count(-1) > 1
+        if wrong or (count % known if -1 in self.shape else count != known):
+            raise ValueError(f"{b.scope}: samples of shape {list(b.shape)} cannot be {list(self.shape)}")
+        b.shape = tuple(count // known if n == -1 else n for n in self.shape)
+        b.node("Reshape", [b.current, b.ints(-1, *b.shape)])
+
+
+class Permute(Layer):
+    """The axes of a sample, numbered from 1, in another order: Permute(2, 1) of [C, T] gives [T, C]."""
+
+    def __init__(self, *axes: int) -> None:
+        self.axes = axes
+
+    def emit(self, b: Builder) -> None:
+        if sorted(self.axes) != list(range(1, len(b.shape) + 1)):
+            raise ValueError(f"{b.scope}: axes {list(self.axes)} do not order the axes 1 to {len(b.shape)} of {list(b.shape)}")
+        b.node("Transpose", [b.current], {"perm": [0, *self.axes]})
+        b.shape = tuple(b.shape[axis - 1] for axis in self.axes)

@@ -8,18 +8,90 @@ import numpy as np
 
 from tiercel import _core
 
+Array = np.ndarray[Any, Any]
+_LABELS = ("cross_entropy", "ctc")  # their targets may be class numbers
+
+
+class CtcTargets(np.ndarray[Any, Any]):
+    """What ``ctc_targets`` made: [N, 1 + S], how many steps of a sample count (-1: all), then its labels, padded with
+    -1."""
+
+
+def ctc_targets(labels: Any, input_lengths: Any = None, target_lengths: Any = None) -> CtcTargets:
+    """Targets of the loss ctc: ``labels`` are a list of sequences of class numbers, or an array [N, S] whose rows are
+    padded with -1 (with ``target_lengths`` [N]: with anything). ``input_lengths`` [N]: how many time steps of each
+    sample count; by default all. The result is an array with a row a sample: it can be sliced and shuffled."""
+    if not isinstance(labels, np.ndarray):
+        rows = [np.asarray(row) for row in labels]
+        if not rows or any(row.ndim != 1 for row in rows):
+            raise ValueError("the labels of ctc are an array [N, S] or a list of sequences of class numbers")
+        filled = np.full((len(rows), max(map(len, rows))), -1, np.int64)
+        for i, row in enumerate(rows):
+            filled[i, : len(row)] = _integers(row, "labels") if len(row) else row
+        labels = filled
+    if labels.ndim != 2:
+        raise ValueError(f"the labels of ctc are [N, S], got shape {list(labels.shape)}")
+    n, most = labels.shape
+    labels = np.array(_integers(labels, "labels"))
+    if target_lengths is not None:
+        lengths = _lengths(target_lengths, n, "target_lengths", most)
+        labels[np.arange(most) >= lengths[:, None]] = -1
+    ended = np.cumsum(labels < 0, axis=1) > 0
+    if (labels[ended] >= 0).any():
+        sample = int(np.flatnonzero((ended & (labels >= 0)).any(axis=1))[0])
+        raise ValueError(f"sample {sample} of the labels goes on after padding (a number below zero)")
+    steps = np.full(n, -1) if input_lengths is None else _lengths(input_lengths, n, "input_lengths", None)
+    return np.concatenate([steps[:, None], np.maximum(labels, -1)], axis=1).astype(np.int64).view(CtcTargets)
+
+
+def ctc_decode(scores: Any, input_lengths: Any = None, blank: int = 0) -> list[list[int]]:
+    """The labels of the best class of each time step, without repetitions and blanks, of scores [N, T, C]."""
+    best = np.asarray(scores).argmax(axis=-1)
+    lengths = (
+        np.full(len(best), best.shape[1])
+        if input_lengths is None
+        else _lengths(input_lengths, len(best), "input_lengths", best.shape[1])
+    )
+    return [
+        [int(c) for i, c in enumerate(row[:n]) if c != blank and (i == 0 or c != row[i - 1])]
+        for row, n in zip(best, lengths, strict=True)
+    ]
+
+
+def _integers(a: Array, what: str) -> Array:
+    if a.dtype.kind not in "iu":
+        raise ValueError(f"{what} of ctc are integers, got {a.dtype}")
+    return a.astype(np.int64)
+
+
+def _lengths(given: Any, n: int, what: str, most: int | None) -> Array:
+    lengths = _integers(np.asarray(given), what)
+    if lengths.shape != (n,):
+        raise ValueError(f"{what} are [{n}], one for each sample, got shape {list(lengths.shape)}")
+    if (lengths < 0).any() or (most is not None and (lengths > most).any()):
+        raise ValueError(f"{what} are within [0, {'the time steps' if most is None else most}], got {lengths.tolist()}")
+    return lengths
+
 
 class Loss:
     """A loss: ``Loss("huber", delta=2.0)``. ``reduction``: mean, sum or none; ``weight``: of the classes
     (cross_entropy) or of the positive ones (binary_cross_entropy_with_logits). Options: huber delta; cross_entropy
-    label_smoothing, ignore_index; kl log_target; hinge margin.
+    label_smoothing, ignore_index; kl log_target; hinge margin; ctc blank, zero_infinity, time_first.
 
     cross_entropy takes scores, not probabilities, and class numbers or probabilities as targets; binary_cross_entropy
-    takes probabilities, its form with_logits scores."""
+    takes probabilities, its form with_logits scores. ctc takes scores or log probabilities [batch, time, classes] and
+    what ``ctc_targets`` takes or gives; its mean is that of the samples' losses, each by its number of labels."""
 
     def __init__(self, name: str, reduction: str = "mean", weight: Any = None, **options: float) -> None:
         self.name, self.reduction, self.options = name, reduction, options
-        self.weight = None if weight is None else np.asarray(weight, np.float32)
+        for key, value in options.items():
+            if not isinstance(value, (bool, int, float, np.number, np.bool_)):
+                raise TypeError(f"loss {name}: the option {key} is a number, not {value!r}")
+        self.weight: Array | None = None
+        if weight is not None:
+            self.weight = np.array(weight, np.float64)
+            if not np.isfinite(self.weight).all() or (self.weight < 0).any():
+                raise ValueError(f"loss {name}: weights are finite and not negative, got {weight}")
 
     def spec(self, labels: bool) -> dict[str, Any]:
         spec: dict[str, Any] = {"name": self.name, "reduction": self.reduction, "labels": labels, **self.options}
@@ -27,21 +99,40 @@ class Loss:
             spec["weight"] = self.weight
         return spec
 
-    def takes_labels(self, target: np.ndarray[Any, Any]) -> bool:
+    def targets(self, y: Any) -> Array:
+        """Targets as an array: for ctc what ``ctc_targets`` gives, of (labels, input_lengths, target_lengths) too."""
+        if self.name != "ctc":
+            return np.asarray(y)
+        return y if isinstance(y, CtcTargets) else ctc_targets(*y) if isinstance(y, tuple) else ctc_targets(y)
+
+    @property
+    def may_take_labels(self) -> bool:
+        return self.name in _LABELS
+
+    def takes_labels(self, target: Array) -> bool:
         """Are these targets class numbers?"""
-        return self.name == "cross_entropy" and target.dtype.kind in "iu"
+        return self.may_take_labels and target.dtype.kind in "biu"
 
 
 def loss_names() -> list[str]:
     return list(_core.losses())
 
 
-def loss_value(loss: str | Loss, prediction: Any, target: Any) -> np.ndarray[Any, Any]:
-    """The loss of two arrays."""
+def _operands(loss: str | Loss, prediction: Any, target: Any) -> tuple[dict[str, Any], Array, Array]:
     loss = Loss(loss) if isinstance(loss, str) else loss
-    x, t = np.asarray(prediction), np.asarray(target)
-    if x.dtype.kind != "f":
+    x, t = np.asarray(prediction), loss.targets(target)
+    if x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32)
     labels = loss.takes_labels(t)
-    t = t.astype(np.int64 if labels else x.dtype)
-    return np.asarray(_core.loss_value(loss.spec(labels), x, t))
+    return loss.spec(labels), x, np.ascontiguousarray(t, np.int64 if labels else x.dtype)
+
+
+def loss_value(loss: str | Loss, prediction: Any, target: Any) -> Array:
+    """The loss of two arrays."""
+    return np.asarray(_core.loss_value(*_operands(loss, prediction, target)))
+
+
+def loss_gradient(loss: str | Loss, prediction: Any, target: Any) -> Array:
+    """The gradient of the loss of two arrays with respect to the first; without reduction, of the sum of the losses."""
+    return np.asarray(_core.loss_gradient(*_operands(loss, prediction, target)))
+

@@ -22,6 +22,7 @@ class Builder:
         self.scope = ""
         self.nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
         self.weights: dict[str, np.ndarray[Any, Any]] = {}
+        self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self._names: Counter[str] = Counter()
 
     def node(self, op: str, inputs: list[str], attributes: dict[str, Any] | None = None) -> str:
@@ -32,6 +33,12 @@ class Builder:
             name += f"_{self._names[name]}"
         self.nodes.append((op, inputs, [name], attributes or {}))
         self.current = name
+        return name
+
+    def ints(self, *values: int) -> str:
+        """The name of a constant [n] of int64, made once."""
+        name = f"ints_{'_'.join(map(str, values))}"
+        self.constants[name] = np.array(values, np.int64)
         return name
 
     def weight(self, name: str, value: np.ndarray[Any, Any]) -> str:
@@ -71,7 +78,7 @@ class Sequential:
         inputs_of_model: list[tuple[str, np.dtype[Any], Sequence[int | str]]] = [
             (input_name, np.dtype(np.float32), extents)
         ]
-        self._bytes: bytes = _core.build_model(inputs_of_model, b.weights, b.nodes, [output_name])
+        self._bytes: bytes = _core.build_model(inputs_of_model, {**b.weights, **b.constants}, b.nodes, [output_name])
 
     def build(self) -> bytes:
         return self._bytes

@@ -80,20 +80,22 @@ class Trainer:
         names = [name for name, _, _ in info["outputs"]]
         self._output = names.index(output) if output in names else 0
         self._output_dtype = _numpy_type(info["outputs"][self._output][1])
+        extents = info["outputs"][self._output][2]
+        self._output_rank = None if extents is None else len(extents)
         self._core: Any = None
         self._labels: bool | None = None
         self._session: tuple[tuple[int, int], InferenceSession] | None = None
         self._fit: Fit | None = None
         self._frame: str | None = None
         if self.loss.name != "cross_entropy":  # what the targets are is known
-            self._start(False)
+            self._start(self.loss.may_take_labels)
 
     # ---- Steps
 
     def step(self, x: Arrays, y: Any) -> float:
         """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an
         error, and the weights stay as they were."""
-        target = np.asarray(y)
+        target = self._targets(y)
         if not target.size:
             raise ValueError("an empty batch has no loss: y has no elements")
         core = self._for(target)
@@ -190,14 +192,14 @@ class Trainer:
         batches = x if y is None else batches_of(*self._samples(x, y), batch_size, None)  # type: ignore[assignment, arg-type]
         total, right, count, targets = 0.0, 0, 0, 0
         for xs, t in batches:
-            t = np.asarray(t)
+            t = self._targets(t)
             loss, outputs = self._for(t).evaluate([*self._inputs(xs), self._target(t)])
             n = len(t) if t.ndim else 1
             total, count, targets = total + loss * n, count + n, targets + t.size
-            if self._labels:
+            if self._counts:
                 right += int((outputs[self._output].argmax(axis=1) == t).sum())
         result = {"loss": total / max(count, 1)}
-        if self._labels:
+        if self._counts:
             result["accuracy"] = right / max(targets, 1)
         return result
 
@@ -363,7 +365,7 @@ class Trainer:
         return bytes(self._ready().model())
 
     def _samples(self, x: Arrays, y: Any) -> tuple[list[Array], Array]:
-        inputs, target = self._inputs(x), np.asarray(y)
+        inputs, target = self._inputs(x), self._targets(y)
         if not target.ndim or any(not a.ndim or len(a) != len(target) for a in inputs):
             raise ValueError(
                 f"x and y should have one length, got shapes {[list(a.shape) for a in inputs]} and {list(target.shape)}"
@@ -389,12 +391,27 @@ class Trainer:
     def _for(self, target: Array) -> Any:
         labels = self.loss.takes_labels(target)
         if self._core is None:
+            if not labels and self._output_rank is not None and target.ndim < self._output_rank:
+                raise ValueError(
+                    "cross_entropy takes class numbers, which are integers (y.astype(np.int64)), or probabilities in the "
+                    f"prediction's shape; y is {target.dtype}{list(target.shape)}"
+                )
             self._start(labels)
         elif labels != self._labels:
             raise ValueError(
                 f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}"
             )
         return self._core
+
+    def _targets(self, y: Any) -> Array:
+        target = self.loss.targets(y)
+        _check_numbers(target, "y")
+        return target
+
+    @property
+    def _counts(self) -> bool:
+        """Is there an accuracy?"""
+        return bool(self._labels) and self.loss.name == "cross_entropy"
 
     def _target(self, y: Array) -> Array:
         return np.ascontiguousarray(y, np.int64 if self._labels else self._output_dtype)
@@ -413,7 +430,24 @@ class Trainer:
             raise ValueError(
                 f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}"
             )
-        return [np.ascontiguousarray(a, t) for a, t in zip(arrays, self._dtypes, strict=True)]
+        return [_input(a, t, n) for a, t, n in zip(arrays, self._dtypes, self.input_names, strict=True)]
+
+
+def _check_numbers(a: Array, what: str) -> None:
+    if a.dtype.kind in "biuf" or a.dtype.name == "bfloat16":
+        return
+    hint = " (numbers for names of classes: np.unique(names, return_inverse=True)[1])" if a.dtype.kind in "UST" else ""
+    raise ValueError(f"{what} should hold numbers, not {a.dtype}{hint}")
+
+
+def _input(x: Any, dtype: np.dtype[Any], name: str) -> Array:
+    a = np.asarray(x)
+    if a.dtype == dtype or dtype.kind not in "biuf":
+        return np.ascontiguousarray(a, dtype)
+    _check_numbers(a, f"input {name!r}")
+    if dtype.kind in "iu" and a.dtype.kind == "f" and (a != np.floor(a)).any():
+        raise ValueError(f"input {name!r} takes {dtype}: {a.dtype} with fractions or NaN would lose them")
+    return np.ascontiguousarray(a, dtype)
 
 
 def _is_list_of_arrays(x: Any) -> bool:
