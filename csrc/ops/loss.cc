@@ -2,6 +2,7 @@
 #include "ops/grad_tools.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
+#include "ops/softmax_strip.h"
 
 namespace tiercel {
 namespace {
@@ -32,16 +33,29 @@ void infer(InferContext& ctx) {
 }
 
 // y = x - log sum exp x along the classes, [outer, n, inner].
-template <class T> void log_softmax(const T* x, const AxisView& v, T* y, Worker& w) {
+void log_softmax(const double* x, const AxisView& v, double* y, Worker& w) {
   w.parallel_for(v.outer * v.inner, grain_for(8 * v.n), [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i) {
       const int64_t at = i / v.inner * v.n * v.inner + i % v.inner;
-      T most = -std::numeric_limits<T>::infinity();
+      double most = -std::numeric_limits<double>::infinity(), sum = 0;
       for (int64_t c = 0; c < v.n; ++c) most = std::max(most, x[at + c * v.inner]);
-      double sum = 0;
-      for (int64_t c = 0; c < v.n; ++c) sum += std::exp(static_cast<double>(x[at + c * v.inner] - most));
-      const T log_sum = static_cast<T>(std::log(sum));
+      for (int64_t c = 0; c < v.n; ++c) sum += std::exp(x[at + c * v.inner] - most);
+      const double log_sum = std::log(sum);
       for (int64_t c = 0; c < v.n; ++c) y[at + c * v.inner] = x[at + c * v.inner] - most - log_sum;
+    }
+  });
+}
+
+void log_softmax(const float* x, const AxisView& v, float* y, Worker& w) {
+  if (v.inner == 1) {
+    w.parallel_for(v.outer, grain_for(v.n, 8192), [&](int64_t b, int64_t e) { softmax().rows[1](x + b * v.n, e - b, v.n, y + b * v.n); });
+    return;
+  }
+  const int64_t strip = softmax_strip(v.n), strips = ceil_div(v.inner, strip);
+  w.parallel_for(v.outer * strips, 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) {
+      const int64_t c = i % strips * strip, at = i / strips * v.n * v.inner + c;
+      softmax().columns[1](x + at, v.n, v.inner, std::min(strip, v.inner - c), y + at);
     }
   });
 }

@@ -3,6 +3,7 @@
 
 #include "ops/grad.h"
 #include "ops/numeric.h"
+#include "ops/softmax_strip.h"
 
 namespace tiercel {
 namespace {
@@ -37,12 +38,6 @@ void softmax_double(const double* x, int64_t n, int64_t stride, bool log, double
   }
 }
 
-// Columns of a task: so many that its rows, passed three times, stay in cache.
-int64_t strip_of(const AxisView& v) {
-  const int64_t fit = 65536 / std::max<int64_t>(v.n, 1) / 64 * 64;
-  return std::clamp<int64_t>(fit, 64, kSoftmaxStrip);
-}
-
 template <bool kLog> void prepare(PrepareContext& ctx) {
   const AxisView v = view_of(ctx);
   const double count = static_cast<double>(ctx.shape(0).count());
@@ -63,7 +58,7 @@ template <bool kLog> void prepare(PrepareContext& ctx) {
         softmax().rows[kLog](a.in<float>(0) + b * v.n, e - b, v.n, a.out<float>(0) + b * v.n);
       });
     });
-  const int64_t strip = strip_of(v), strips = ceil_div(v.inner, strip);
+  const int64_t strip = softmax_strip(v.n), strips = ceil_div(v.inner, strip);
   ctx.run([=](const Args& a, Worker& w) {
     w.parallel_for(v.outer * strips, grain_for(v.n * std::min(strip, v.inner), 8192), [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) {

@@ -4,6 +4,7 @@
 //   ai.tiercel.CrossEntropyGrad (dy, x, target, weight?)   of the loss's input, from x: the log-softmax of it (softmax = 1) or itself (0)
 #include "kernels/softmax/softmax_grad.h"
 
+#include "kernels/pointwise/unary.h"
 #include "kernels/softmax/grad_reference.h"
 #include "ops/elementwise.h"
 #include "ops/numeric.h"
@@ -80,10 +81,47 @@ template <class T, class Index> void make(PrepareContext& ctx) {
       total = 0;
       for (int64_t i = 0; i < n; ++i) total += weight_of(i);
     }
+    const auto scale_of = [&](int64_t i) -> T {
+      const double by = weight_of(i);
+      return by == 0 ? T(0) : static_cast<T>(static_cast<double>(dy[none ? i : 0]) * by / total);
+    };
+    if constexpr (std::is_same_v<T, float>) {
+      if (softmax && v.inner == 1) {  // of the log-softmax, whose result has the gradient -scale at the target and zeros
+        w.parallel_for(n, grain_for(v.n, 8192), [&](int64_t b, int64_t e) {
+          std::fill(a.out<float>(0) + b * v.n, a.out<float>(0) + e * v.n, 0.0f);
+          for (int64_t i = b; i < e; ++i) {
+            float* const to = a.out<float>(0) + i * v.n;
+            if (weight_of(i) == 0) continue;
+            to[target[i]] = -scale_of(i);
+            softmax_grad().rows[1](to, x + i * v.n, 1, v.n, to);
+          }
+        });
+        return;
+      }
+      if (softmax) {  // strips of columns
+        constexpr int64_t kStrip = 256;
+        const int64_t strips = ceil_div(v.inner, kStrip);
+        w.parallel_for(v.outer * strips, 1, [&](int64_t task, int64_t) {
+          const int64_t first = task / strips * v.inner + task % strips * kStrip, width = std::min(kStrip, v.inner - task % strips * kStrip);
+          const int64_t at = task / strips * v.n * v.inner + task % strips * kStrip;
+          float scale[kStrip];
+          bool counts[kStrip];
+          for (int64_t i = 0; i < width; ++i) { scale[i] = scale_of(first + i); counts[i] = weight_of(first + i) != 0; }
+          for (int64_t c = 0; c < v.n; ++c) {
+            float* const to = a.out<float>(0) + at + c * v.inner;
+            unary().f32[static_cast<int>(Unary::kExp)](x + at + c * v.inner, to, width);
+            for (int64_t i = 0; i < width; ++i) to[i] = counts[i] ? to[i] * scale[i] : 0.0f;
+          }
+          for (int64_t i = 0; i < width; ++i)
+            if (counts[i]) a.out<float>(0)[at + static_cast<int64_t>(target[first + i]) * v.inner + i] -= scale[i];
+        });
+        return;
+      }
+    }
     w.parallel_for(n, grain_for(8 * v.n), [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) {
         const double by = weight_of(i);
-        const T scale = by == 0 ? T(0) : static_cast<T>(static_cast<double>(dy[none ? i : 0]) * by / total);
+        const T scale = scale_of(i);
         const int64_t at = i / v.inner * v.n * v.inner + i % v.inner;
         T* to = a.out<T>(0) + at;
         if (softmax && by != 0) reference::scaled_exp(x + at, v.n, v.inner, scale, to);
