@@ -138,8 +138,12 @@ Attribute attribute_of(const std::string& key, const py::handle& v) {
   if (py::isinstance<py::str>(v)) return v.cast<std::string>();
   if (py::isinstance<py::bool_>(v) || py::isinstance<py::int_>(v)) return v.cast<int64_t>();
   if (py::isinstance<py::float_>(v)) return v.cast<float>();
-  if (py::isinstance<py::sequence>(v)) return v.cast<std::vector<int64_t>>();
-  fail(Code::kInvalidArgument, "attribute ", key, " should be a number, a string or a list of integers");
+  if (py::isinstance<py::sequence>(v)) {
+    const py::sequence list = v.cast<py::sequence>();
+    if (list.size() && py::isinstance<py::str>(list[0])) return v.cast<std::vector<std::string>>();
+    return v.cast<std::vector<int64_t>>();
+  }
+  fail(Code::kInvalidArgument, "attribute ", key, " should be a number, a string or a list of integers or strings");
 }
 
 // A model out of (name, dtype, shape) of inputs, where an extent may be a name, {name: array} and (op, inputs, outputs, attributes).
@@ -174,10 +178,10 @@ py::bytes build_model(const py::list& inputs, const py::dict& weights, const py:
     for (const py::handle n : t[1]) in.push_back(named(n.cast<std::string>()));
     for (const py::handle n : t[2]) {
       const std::string name = n.cast<std::string>();
-      out.push_back(values[name] = g.add_value(name));
+      out.push_back(name.empty() ? nullptr : values[name] = g.add_value(name));
     }
     Node* node = g.add_node(t[0].cast<std::string>(), "", opset, in, out);
-    node->name = t[2].cast<std::vector<std::string>>().at(0);
+    node->name = t[2].cast<std::vector<std::string>>().back();
     for (const auto& [key, v] : t[3].cast<py::dict>()) node->set(key.cast<std::string>(), attribute_of(key.cast<std::string>(), v));
   }
   for (const std::string& name : outputs) g.add_output(named(name));

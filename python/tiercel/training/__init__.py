@@ -17,13 +17,19 @@ from tiercel.training.layers import (
     AveragePool,
     BatchNorm,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalAveragePool,
+    GlobalMaxPool,
+    GroupNorm,
     Layer,
     LayerNorm,
     MaxPool,
+    Permute,
+    Reshape,
+    RMSNorm,
 )
 from tiercel.training.loop import History
 from tiercel.training.lora import LoRA, apply_adapter
@@ -31,10 +37,22 @@ from tiercel.training.losses import Loss, ctc_decode, ctc_targets, loss_gradient
 from tiercel.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Momentum, Optimizer, RMSprop
 from tiercel.training.plots import plot_decision, plot_history
 from tiercel.training.schedules import Constant, Cosine, OneCycle, ReduceOnPlateau, Schedule, StepDecay, WarmUp
+from tiercel.training.sequence_layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Embedding,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Residual,
+)
 from tiercel.training.sequential import Sequential
 from tiercel.training.trainer import Trainer
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Activation",
     "Adagrad",
@@ -47,12 +65,16 @@ __all__ = [
     "CheckpointError",
     "Constant",
     "Conv",
+    "ConvTranspose",
     "Cosine",
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "Embedding",
     "Flatten",
     "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GroupNorm",
     "History",
     "Layer",
     "LayerNorm",
@@ -61,10 +83,16 @@ __all__ = [
     "Loss",
     "MaxPool",
     "Momentum",
+    "MultiHeadAttention",
     "OneCycle",
     "Optimizer",
+    "Permute",
+    "PositionEmbedding",
+    "RMSNorm",
     "RMSprop",
     "ReduceOnPlateau",
+    "Reshape",
+    "Residual",
     "Schedule",
     "Sequential",
     "StepDecay",

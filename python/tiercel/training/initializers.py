@@ -35,7 +35,10 @@ def initialize(
     """he, glorot, lecun (each with _uniform, _normal; alone: uniform), orthogonal, zeros, or a function of generator
     and shape."""
     if callable(kind):
-        return np.asarray(kind(rng, shape), np.float32)
+        made = np.array(kind(rng, shape), np.float32)
+        if made.shape != tuple(shape):
+            raise ValueError(f"the initializer gave {list(made.shape)} where {list(shape)} was asked for")
+        return made
     fan_in, fan_out = _fans(shape, fan_in_axis)
     variances = {"he": 2 / fan_in, "glorot": 2 / (fan_in + fan_out), "lecun": 1 / fan_in}
     scheme, _, form = kind.partition("_")

@@ -135,4 +135,3 @@ def loss_value(loss: str | Loss, prediction: Any, target: Any) -> Array:
 def loss_gradient(loss: str | Loss, prediction: Any, target: Any) -> Array:
     """The gradient of the loss of two arrays with respect to the first; without reduction, of the sum of the losses."""
     return np.asarray(_core.loss_gradient(*_operands(loss, prediction, target)))
-

@@ -17,28 +17,44 @@ from tiercel.training.layers import Layer
 class Builder:
     """What layers emit into: nodes, weights, the name of the current value and the shape of one sample."""
 
-    def __init__(self, shape: tuple[int, ...], current: str, rng: np.random.Generator) -> None:
+    def __init__(self, shape: tuple[Any, ...], current: str, rng: np.random.Generator) -> None:
         self.shape, self.current, self.rng = shape, current, rng
         self.scope = ""
         self.nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
         self.weights: dict[str, np.ndarray[Any, Any]] = {}
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self._names: Counter[str] = Counter()
+        self._layers: Counter[str] = Counter()
 
-    def node(self, op: str, inputs: list[str], attributes: dict[str, Any] | None = None) -> str:
-        """Adds a node; its result, which is returned, is the current value then."""
+    def node(self, op: str, inputs: list[str], attributes: dict[str, Any] | None = None, output: int = 0) -> str:
+        """Adds a node; its result number ``output``, which is returned, is the current value then."""
         name = f"{self.scope}/{op}"
         self._names[name] += 1
         if self._names[name] > 1:
             name += f"_{self._names[name]}"
-        self.nodes.append((op, inputs, [name], attributes or {}))
+        self.nodes.append((op, inputs, [""] * output + [name], attributes or {}))
         self.current = name
         return name
+
+    def add(self, layer: Layer) -> None:
+        """Emits a layer, in a scope of its own within that of the layer around it."""
+        outer = self.scope
+        kind = f"{outer}." * bool(outer) + layer.kind
+        self.scope = f"{kind}{self._layers[kind]}"
+        self._layers[kind] += 1
+        layer.emit(self)
+        self.scope = outer
 
     def ints(self, *values: int) -> str:
         """The name of a constant [n] of int64, made once."""
         name = f"ints_{'_'.join(map(str, values))}"
         self.constants[name] = np.array(values, np.int64)
+        return name
+
+    def scalar(self, value: float, dtype: Any = np.float32) -> str:
+        """The name of a constant of rank 0, made once."""
+        name = f"{np.dtype(dtype).name}_{value}"
+        self.constants[name] = np.array(value, dtype)
         return name
 
     def weight(self, name: str, value: np.ndarray[Any, Any]) -> str:
@@ -49,34 +65,39 @@ class Builder:
 
 class Sequential:
     """``Sequential([Dense(16, "relu"), Dense(1)], input_shape=(2,), seed=0)``: ``build()`` gives the .onnx bytes,
-    ``save(path)`` writes them. ``input_shape``: of one sample; the batch is an axis before it, named "batch". The
-    same seed gives the same weights."""
+    ``save(path)`` writes them. ``input_shape``: of one sample, where a name ("time") stands for an extent that differs
+    from batch to batch; the batch is an axis before it, named "batch". The input holds floats, where the first layer is
+    an Embedding int64. The same seed gives the same weights."""
 
     def __init__(
         self,
         layers: Sequence[Layer],
-        input_shape: Sequence[int],
+        input_shape: Sequence[int | str],
         seed: int = 0,
         input_name: str = "x",
         output_name: str = "y",
     ) -> None:
         self.layers, self.input_shape, self.seed = list(layers), tuple(input_shape), seed
+        if any(
+            not n if isinstance(n, str) else not isinstance(n, (int, np.integer)) or n < 1 for n in self.input_shape
+        ):
+            raise ValueError(
+                f"input_shape is that of one sample: whole numbers from 1 on, or names of extents, not {self.input_shape}"
+            )
         b = Builder(self.input_shape, input_name, np.random.default_rng(seed))
-        kinds: Counter[str] = Counter()
         for layer in self.layers:
-            b.scope = f"{layer.kind}{kinds[layer.kind]}"
-            kinds[layer.kind] += 1
-            layer.emit(b)
-        b.scope = "output"
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers are objects such as Dense(3), not {layer!r}")
+            b.add(layer)
         if not b.nodes:
             raise ValueError("a model has one layer at least")
-        op, inputs, _, attributes = b.nodes[-1]
-        b.nodes[-1] = (op, inputs, [output_name], attributes)
+        op, inputs, outputs, attributes = b.nodes[-1]
+        b.nodes[-1] = (op, inputs, [*outputs[:-1], output_name], attributes)
         self.output_shape = b.shape
         self.weights = b.weights
         extents: list[int | str] = ["batch", *self.input_shape]
         inputs_of_model: list[tuple[str, np.dtype[Any], Sequence[int | str]]] = [
-            (input_name, np.dtype(np.float32), extents)
+            (input_name, np.dtype(self.layers[0].takes), extents)
         ]
         self._bytes: bytes = _core.build_model(inputs_of_model, {**b.weights, **b.constants}, b.nodes, [output_name])
 
