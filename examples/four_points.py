@@ -1,15 +1,17 @@
-"""The smallest training there is: four points, two classes.
+"""The smallest training there is: four points of two classes.
 
-(1, 0), (0, 1) and (1, 1) against (-1, -1) and their like: a single unit finds the least-squares line, a hidden layer the classes.
+(1, 0) and (0, 1) are of class 1, (1, 1) and (-1, -1), with them in between, of class 0. A single unit finds the
+least-squares solution, which cannot tell them apart, as no line can; a hidden layer does.
 
-python examples/four_points.py [--plot points.png]
+python examples/four_points.py [--plot points.png]      a plot (.png, .svg, .pdf) needs matplotlib
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from tiercel.training import SGD, Dense, Sequential, Trainer
+from tiercel.training import SGD, Dense, Sequential, Trainer, plot_decision
 
 POINTS = np.array([(1, 0), (0, 1), (1, 1), (-1, -1)], np.float32)
 LABELS = np.array([1, 1, 0, 0], np.float32)
@@ -34,34 +36,31 @@ def hidden(activation: str) -> Trainer:
     return trainer
 
 
-def plot(trainer: Trainer, path: str) -> None:
+def plot(trainers: dict[str, Trainer], path: str | Path) -> None:
+    """The points over what each network says everywhere around; the line is where it changes its mind."""
     import matplotlib.pyplot as plt
 
-    grid = np.stack(np.meshgrid(np.linspace(-2, 2, 200), np.linspace(-2, 2, 200)), -1).astype(np.float32)
-    scores = trainer.predict(grid.reshape(-1, 2))
-    figure, axes = plt.subplots()
-    axes.contourf(
-        grid[..., 0],
-        grid[..., 1],
-        (scores[:, 1] - scores[:, 0]).reshape(200, 200),
-        levels=20,
-        cmap="coolwarm",
-        alpha=0.6,
-    )
-    axes.scatter(*POINTS.T, c=LABELS, cmap="coolwarm", edgecolors="black", s=100)
+    figure, axes = plt.subplots(1, len(trainers), figsize=(4.5 * len(trainers), 4), squeeze=False)
+    for (name, trainer), place in zip(trainers.items(), axes[0], strict=True):
+        plot_decision(trainer, POINTS, LABELS, axes=place, margin=1).set_title(name)
+    figure.tight_layout()
     figure.savefig(path)
+    plt.close(figure)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     found, exact = least_squares()
     print(f"one unit:       weights and bias {np.round(found, 4)}, closed form {np.round(exact, 4)}")
-    for activation in ("sigmoid", "relu", "tanh"):
-        trainer = hidden(activation)
+    trainers = {activation: hidden(activation) for activation in ("sigmoid", "relu", "tanh")}
+    for activation, trainer in trainers.items():
         classes = trainer.predict(POINTS).argmax(axis=1)
         print(f"hidden {activation:8} classes {classes}, wanted {LABELS.astype(int)}")
-    if "--plot" in sys.argv:
-        plot(trainer, sys.argv[sys.argv.index("--plot") + 1])
+    if "--plot" in arguments:
+        at = arguments.index("--plot") + 1
+        if at == len(arguments):
+            raise SystemExit("--plot takes a file, such as points.png")
+        plot(trainers, arguments[at])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

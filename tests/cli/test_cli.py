@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import tiercel
 from tiercel import cli
-from tiercel.cli import compare, profile, text
+from tiercel.cli import compare, demo, profile, text
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of subprocesses, on interruption
 
@@ -347,13 +348,43 @@ def test_profile_counts_bodies_once() -> None:
 
 
 def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "demo", "--plain")
+    code, out, _ = run(capsys, "demo", "--plain", "--epochs", "3")
     assert code == 0
     assert "held-out images" in out
     assert "@@" in out
     assert "tiercel" in out
     assert "onnxruntime" in out
     assert " 9 (" in out
+    lines = [line.split() for line in out.splitlines() if " accuracy " in line]
+    assert [line[0] for line in lines] == ["before", "epoch", "epoch", "after"]
+    before, after = lines[0], lines[-1]
+    assert float(before[4].rstrip("%")) < 30 and float(after[4].rstrip("%")) > 90
+    assert float(after[2]) < 0.5 < 2 < float(before[2])
+
+
+def test_demo_without_training(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "demo", "--plain", "--epochs", "0")
+    assert code == 0 and "accuracy" not in out
+    code, _, err = run(capsys, "demo", "--epochs", "-1")
+    assert code == 2 and "--epochs is at least 0" in err
+
+
+def test_the_model_of_the_demo_is_that_of_the_example() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    import digits_cnn
+
+    def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+        return {i.name: list(i.dims) for i in model.graph.initializer}
+
+    bundled, example = onnx.load(demo.MODEL), onnx.load_from_string(digits_cnn.network().build())
+    assert shapes(bundled) == shapes(example)
+    assert [n.op_type for n in bundled.graph.node] == [*(n.op_type for n in example.graph.node), "Softmax"]
+    session = tiercel.InferenceSession(str(demo.MODEL))
+    x, y = digits_cnn.digits()
+    right = session.run(None, {"image": x[-360:]})[0].argmax(1) == y[-360:]
+    with np.load(demo.FOLDER / "digits.npz") as data:
+        assert right.mean() == pytest.approx(float(data["accuracy"]), abs=1e-6) and right.mean() > 0.985
+    assert demo.MODEL.stat().st_size + (demo.FOLDER / "digits.npz").stat().st_size < 135_000
 
 
 def test_demo_needs_numpy_alone(tmp_path: Path) -> None:
@@ -362,7 +393,7 @@ def test_demo_needs_numpy_alone(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text("raise ImportError('not here')")
     code = (
         "import sys; from tiercel import cli; from tiercel.cli import compare; "
-        "compare.installed = lambda engine: False; sys.exit(cli.main(['demo']))"
+        "compare.installed = lambda engine: False; sys.exit(cli.main(['demo', '--epochs', '2']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -17,6 +17,7 @@ from tiercel.training import (
     AdamW,
     BatchNorm,
     Conv,
+    Cosine,
     Dense,
     Dropout,
     Flatten,
@@ -131,11 +132,10 @@ def test_only_what_is_asked_for_is_trained() -> None:
 
 
 def test_digits() -> None:
-    pytest.importorskip("sklearn")
     x, y = digits_cnn.digits()
-    trainer = Trainer(digits_cnn.network(), loss="cross_entropy", optimizer=Adam(2e-3))
+    trainer = Trainer(digits_cnn.network(), loss="cross_entropy", optimizer=Adam(Cosine(4e-3, 20 * 23)))
     order = np.random.default_rng(0).permutation(len(y))
-    trainer.fit(x[order[:-360]], y[order[:-360]], epochs=12, batch_size=64)
+    trainer.fit(x[order[:-360]], y[order[:-360]], epochs=20, batch_size=64)
     assert trainer.evaluate(x[order[-360:]], y[order[-360:]])["accuracy"] >= 0.98
 
 

@@ -40,23 +40,37 @@ def plot_history(history: History, axes: Any = None) -> Any:
     return axes
 
 
-def plot_decision(trainer: Trainer, x: Any, y: Any, axes: Any = None, points: int = 200, margin: float = 0.5) -> Any:
-    """Samples of two features over what the model says everywhere around. Gives the matplotlib axes."""
+def plot_decision(
+    trainer: Trainer,
+    x: Any,
+    y: Any,
+    axes: Any = None,
+    points: int = 200,
+    margin: float = 0.5,
+    boundary: float | None = None,
+) -> Any:
+    """Samples of two features over what the model says everywhere around. Of two classes the difference of the scores
+    is drawn, with a line where it is zero, of one score itself, with a line at ``boundary``, of more the best class.
+    Gives the matplotlib axes: ``axes.figure.savefig("points.svg")``."""
     x, y = np.asarray(x, np.float32), np.asarray(y)
-    if x.ndim != 2 or x.shape[1] != 2:
+    if x.ndim != 2 or x.shape[1] != 2 or not len(x):
         raise ValueError(f"plot_decision takes samples [n, 2], got shape {list(x.shape)}")
+    if len(y) != len(x):
+        raise ValueError(f"plot_decision takes a label for each of the {len(x)} samples, got {len(y)}")
     axes = _axes(axes)
     low, high = x.min(axis=0) - margin, x.max(axis=0) + margin
     u, v = np.meshgrid(np.linspace(low[0], high[0], points), np.linspace(low[1], high[1], points))
     scores = np.asarray(trainer.predict(np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)))
     scores = scores.reshape(points * points, -1)
-    shown = (
-        scores[:, 0]
-        if scores.shape[1] == 1
-        else scores[:, 1] - scores[:, 0]
-        if scores.shape[1] == 2
-        else scores.argmax(axis=1)
-    )
-    axes.contourf(u, v, shown.reshape(points, points), levels=20, cmap="coolwarm", alpha=0.6)
+    classes = scores.shape[1]
+    if classes > 2:
+        shown = scores.argmax(axis=1).reshape(points, points)
+        axes.contourf(u, v, shown, levels=np.arange(classes + 1) - 0.5, cmap="coolwarm", alpha=0.6)
+    else:
+        shown = (scores[:, 0] if classes == 1 else scores[:, 1] - scores[:, 0]).reshape(points, points)
+        axes.contourf(u, v, shown, levels=20, cmap="coolwarm", alpha=0.6)
+        line = 0.0 if classes == 2 and boundary is None else boundary
+        if line is not None and shown.min() < line < shown.max():
+            axes.contour(u, v, shown, levels=[line], colors="black", linewidths=1)
     axes.scatter(x[:, 0], x[:, 1], c=y.ravel(), cmap="coolwarm", edgecolors="black", s=80)
     return axes
