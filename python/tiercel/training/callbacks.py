@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiercel.training.checks import number, whole
+
 if TYPE_CHECKING:
     from tiercel.training.loop import History
     from tiercel.training.trainer import Trainer
@@ -43,7 +45,8 @@ class EarlyStopping(Callback):
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is min or max, not {mode!r}")
-        self.patience, self.min_delta, self.restore_best = patience, min_delta, restore_best
+        self.patience, self.min_delta = whole("patience", patience), number("min_delta", min_delta)
+        self.restore_best = restore_best
         self.monitor, self.sign = monitor, 1.0 if mode == "min" else -1.0
         self._forget()
 
@@ -86,7 +89,7 @@ class Checkpoint(Callback):
     on from it."""
 
     def __init__(self, path: str | os.PathLike[str], every: int = 0) -> None:
-        self.path, self.every = path, every
+        self.path, self.every = os.fspath(path), whole("every", every)
 
     def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None:
         if self.every and batch % self.every == 0:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tiercel.training.checks import replace_file
+
 Array = np.ndarray[Any, Any]
 
 
@@ -23,23 +25,23 @@ def write(path: str | os.PathLike[str], kind: str, meta: Mapping[str, Any], arra
     and dicts."""
     stored = [np.asarray(a) for a in arrays.values()]
     text = json.dumps({"kind": kind, "names": list(arrays), "meta": _pack(meta, stored)})
-    part = f"{os.fspath(path)}.part"
-    try:
+
+    def save(part: str) -> None:
         with open(part, "wb") as file:
             content = {"meta": np.frombuffer(text.encode(), np.uint8), **{str(i): a for i, a in enumerate(stored)}}
             np.savez(file, **content)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        if os.path.exists(part):
-            os.remove(part)
-        raise
+
+    replace_file(path, save)
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     """What ``write`` wrote."""
     with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise CheckpointError(f"{os.fspath(path)} is truncated, damaged or no {kind}: it is no whole archive")
+        file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as data:
                 content = json.loads(data["meta"].tobytes())

@@ -47,6 +47,11 @@ class Fit:
         self.stopped = False
 
     def add_callbacks(self, given: Sequence[Callback | Callable[[Trainer, int, History], Any]]) -> None:
+        if isinstance(given, Callback) or callable(given):
+            raise TypeError(f"callbacks is a list: [{type(given).__name__}(...)]")
+        for c in given:
+            if isinstance(c, type) or not (isinstance(c, Callback) or callable(c)):
+                raise TypeError(f"a callback is a Callback object or a function, not {c!r}")
         made = [c if isinstance(c, Callback) else _Function(c) for c in given]
         self.callbacks = sorted(made, key=lambda c: isinstance(c, Checkpoint))  # these see what the others did
 
@@ -63,9 +68,10 @@ class Fit:
         begin = time.perf_counter()
         done = self.batch
         bar.begin(self.epoch)
-        for i, (x, t) in enumerate(self.batches(self.epoch)):
+        for i, batch in enumerate(self.batches(self.epoch)):
             if i < done:
                 continue
+            x, t = pair(batch)
             loss, n = self.trainer.step(x, t), _length(t)
             self.total, self.count, self.batch = self.total + loss * n, self.count + n, i + 1
             bar.step(loss)
@@ -146,6 +152,14 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def pair(batch: Any) -> tuple[Any, Any]:
+    """A batch (x, y)."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        got = f"{len(batch)} of them" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise ValueError(f"a batch is a pair (x, y), not {got}")
+    return batch[0], batch[1]
 
 
 def batches_of(

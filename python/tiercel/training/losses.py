@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
+from tiercel.training.checks import numbers
 
 Array = np.ndarray[Any, Any]
 _LABELS = ("cross_entropy", "ctc")  # their targets may be class numbers
@@ -121,6 +122,12 @@ def loss_names() -> list[str]:
 def _operands(loss: str | Loss, prediction: Any, target: Any) -> tuple[dict[str, Any], Array, Array]:
     loss = Loss(loss) if isinstance(loss, str) else loss
     x, t = np.asarray(prediction), loss.targets(target)
+    numbers(x, "the prediction")
+    numbers(t, "the target")
+    if not loss.may_take_labels and x.shape != t.shape:
+        raise ValueError(
+            f"loss {loss.name}: prediction and target should have one shape, got {list(x.shape)} and {list(t.shape)}"
+        )
     if x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32)
     labels = loss.takes_labels(t)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+
+from tiercel.training.checks import number
 
 Schedule = Callable[[int], float]
 
@@ -13,10 +16,16 @@ class Optimizer:
     name = "sgd"
 
     def __init__(self, lr: float | Schedule, **options: float) -> None:
+        if not callable(lr):
+            number("the learning rate", lr)
+        for name, value in options.items():
+            number(name, value, 0.0, 1.0 if name.startswith("beta") else math.inf)
         self.lr, self.options = lr, options
 
     def rate(self, step: int) -> float:
-        return float(self.lr(step) if callable(self.lr) else self.lr)
+        if callable(self.lr):
+            return number(f"the learning rate that the schedule gives for step {step}", self.lr(step))
+        return number("the learning rate", self.lr)
 
     def spec(self) -> dict[str, str | float]:
         return {"name": self.name, **{k: float(v) for k, v in self.options.items()}}
@@ -27,6 +36,7 @@ class SGD(Optimizer):
         self, lr: float | Schedule = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay=weight_decay)
+        number("momentum", momentum)
         if momentum:
             self.name = "momentum"
             self.options.update(momentum=momentum, nesterov=float(nesterov))
@@ -111,6 +121,6 @@ _BY_NAME: dict[str, Callable[[], Optimizer]] = {
 def optimizer_of(value: str | Optimizer) -> Optimizer:
     if isinstance(value, Optimizer):
         return value
-    if value not in _BY_NAME:
+    if not isinstance(value, str) or value not in _BY_NAME:
         raise ValueError(f"there is no optimizer {value!r}; there are: {', '.join(_BY_NAME)}")
     return _BY_NAME[value]()

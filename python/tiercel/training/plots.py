@@ -68,8 +68,11 @@ def plot_decision(
         axes.contourf(u, v, shown, levels=np.arange(classes + 1) - 0.5, cmap="coolwarm", alpha=0.6)
     else:
         shown = (scores[:, 0] if classes == 1 else scores[:, 1] - scores[:, 0]).reshape(points, points)
-        axes.contourf(u, v, shown, levels=20, cmap="coolwarm", alpha=0.6)
         line = 0.0 if classes == 2 and boundary is None else boundary
+        levels: Any = 20
+        if line is not None and (most := float(np.abs(shown - line).max())) > 0:
+            levels = np.linspace(line - most, line + most, 21)  # so that the colours change at the line
+        axes.contourf(u, v, shown, levels=levels, cmap="coolwarm", alpha=0.6)
         if line is not None and shown.min() < line < shown.max():
             axes.contour(u, v, shown, levels=[line], colors="black", linewidths=1)
     axes.scatter(x[:, 0], x[:, 1], c=y.ravel(), cmap="coolwarm", edgecolors="black", s=80)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tiercel.training.checks import number
+
 
 class Schedule:
     """Gives the learning rate of a step. ``observe`` gets the loss of each epoch (of validation, where there is
@@ -26,7 +28,7 @@ class Schedule:
 
 class Constant(Schedule):
     def __init__(self, lr: float) -> None:
-        self.lr = lr
+        self.lr = number("lr", lr)
 
     def __call__(self, step: int) -> float:
         return self.lr
@@ -38,7 +40,7 @@ class StepDecay(Schedule):
     def __init__(self, lr: float, every: int, gamma: float = 0.1) -> None:
         if every < 1:
             raise ValueError(f"every is at least 1, not {every}")
-        self.lr, self.every, self.gamma = lr, every, gamma
+        self.lr, self.every, self.gamma = number("lr", lr), every, number("gamma", gamma)
 
     def __call__(self, step: int) -> float:
         return self.lr * self.gamma ** (step // self.every)
@@ -50,7 +52,7 @@ class Cosine(Schedule):
     def __init__(self, lr: float, steps: int, minimum: float = 0.0) -> None:
         if steps < 1:
             raise ValueError(f"steps is at least 1, not {steps}")
-        self.lr, self.steps, self.minimum = lr, steps, minimum
+        self.lr, self.steps, self.minimum = number("lr", lr), steps, number("minimum", minimum)
 
     def __call__(self, step: int) -> float:
         return _cosine(self.lr, self.minimum, min(step / self.steps, 1.0))
@@ -63,11 +65,14 @@ class OneCycle(Schedule):
     def __init__(self, lr: float, steps: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
         if steps < 2 or not 0 < rise < 1:
             raise ValueError(f"one cycle takes 2 steps or more and a rise within (0, 1), not {steps} and {rise}")
-        self.lr, self.steps, self.rise, self.start, self.end = lr, steps, rise, start, end
+        for name, value in (("start", start), ("end", end)):
+            if not number(name, value):
+                raise ValueError(f"{name} is a divisor, and not 0")
+        self.lr, self.steps, self.rise, self.start, self.end = number("lr", lr), steps, rise, start, end
 
     def __call__(self, step: int) -> float:
         first, peak, last = self.lr / self.start, self.rise * self.steps - 1, self.steps - 1
-        if step <= peak:
+        if step < peak:
             return _cosine(first, self.lr, step / peak)
         return _cosine(self.lr, first / self.end, min((step - peak) / (last - peak), 1.0))
 
@@ -105,7 +110,8 @@ class ReduceOnPlateau(Schedule):
     ) -> None:
         if not 0 < factor < 1:
             raise ValueError(f"factor is within (0, 1), not {factor}")
-        self.lr, self.factor, self.patience, self.threshold, self.minimum = lr, factor, patience, threshold, minimum
+        self.lr, self.minimum = number("lr", lr), number("minimum", minimum)
+        self.factor, self.patience, self.threshold = factor, patience, threshold
         self.best, self.bad = math.inf, 0
 
     def __call__(self, step: int) -> float:

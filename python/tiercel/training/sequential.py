@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
+from tiercel.training.checks import replace_file
 from tiercel.training.layers import Layer
 
 
@@ -105,4 +106,5 @@ class Sequential:
         return self._bytes
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        Path(path).write_bytes(self._bytes)
+        """Writes a new file, which then takes the name."""
+        replace_file(path, lambda part: Path(part).write_bytes(self._bytes))

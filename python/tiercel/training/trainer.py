@@ -15,7 +15,8 @@ from tiercel.session import InferenceSession
 from tiercel.training import checkpoint, lora
 from tiercel.training.callbacks import Callback
 from tiercel.training.checkpoint import CheckpointError
-from tiercel.training.loop import Bar, Fit, History, batches_of
+from tiercel.training.checks import number, numbers, replace_file, whole
+from tiercel.training.loop import Bar, Fit, History, batches_of, pair
 from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
 from tiercel.training.models import model_bytes
@@ -50,13 +51,15 @@ class Trainer:
         accumulate: int = 1,
     ) -> None:
         self._data, self._folder = model_bytes(model)
+        if not isinstance(loss, (str, Loss)):
+            raise TypeError(f"loss is a name or a Loss, not {loss!r}")
+        if not isinstance(output, str):
+            raise TypeError(f"output is the name of one, not {output!r}")
         self.loss = Loss(loss) if isinstance(loss, str) else loss
         self.optimizer = optimizer_of(optimizer)
-        for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-            if not value >= 0:
-                raise ValueError(f"{name} is at least 0, not {value}")
-        if accumulate < 1:
-            raise ValueError(f"accumulate is at least 1, not {accumulate}")
+        clip_norm, clip_value = number("clip_norm", clip_norm), number("clip_value", clip_value)
+        accumulate, threads = whole("accumulate", accumulate, 1), whole("threads", threads)
+        seed = whole("seed", seed, -(2**63))
         self.accumulate, self._pending, self._shares = accumulate, 0, 0.0
         self._lora = trainable if isinstance(trainable, LoRA) else None
         self._forms = self._lora.forms(self._data, self._folder) if self._lora else {}
@@ -135,10 +138,13 @@ class Trainer:
         history after each epoch; one that returns True ends the training. ``progress``: a bar, where tqdm is there;
         by default on a terminal. ``resume``: a checkpoint of the same fit, which goes on as if it had never
         stopped."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, not {batch_size}")
-        if epochs < 0:
-            raise ValueError(f"epochs is at least 0, not {epochs}")
+        whole("batch_size", batch_size, 1)
+        whole("epochs", epochs)
+        whole("seed", seed)
+        if isinstance(validation, (int, float, np.number)) and not isinstance(validation, float):
+            validation = float(validation)
+        if isinstance(validation, str) or (isinstance(validation, tuple) and len(validation) != 2):
+            raise ValueError("validation is (x, y), a list of batches (x, y) or a share of the samples")
         if y is None:
             if isinstance(validation, float):
                 raise ValueError(
@@ -146,6 +152,8 @@ class Trainer:
                 )
             if isinstance(x, np.ndarray):
                 raise ValueError("y is missing: x is an array, not batches (x, y)")
+            if isinstance(x, str) or not isinstance(x, Iterable):
+                raise ValueError(f"without y, x is an iterable of batches (x, y), not {type(x).__name__}")
             if epochs > 1 and iter(x) is x:
                 raise ValueError(
                     f"an iterator serves one epoch: give what can be iterated {epochs} times, such as a list of batches"
@@ -155,7 +163,7 @@ class Trainer:
         else:
             inputs, target = self._samples(x, y)  # type: ignore[arg-type]
             if isinstance(validation, float):
-                kept = round(len(target) * validation)
+                kept = round(len(target) * validation) if 0 < validation < 1 else 0
                 if not 0 < kept < len(target):
                     raise ValueError(
                         f"a share of {validation} of {len(target)} samples leaves nothing to validate or to train with"
@@ -190,17 +198,23 @@ class Trainer:
         ``y``) batches (x, y)."""
         batches: Iterable[tuple[Any, Any]]
         batches = x if y is None else batches_of(*self._samples(x, y), batch_size, None)  # type: ignore[assignment, arg-type]
+        whole("batch_size", batch_size, 1)
         total, right, count, targets = 0.0, 0, 0, 0
-        for xs, t in batches:
+        for batch in batches:
+            xs, t = pair(batch)
             t = self._targets(t)
+            if not t.size:
+                raise ValueError("an empty batch has no loss: y has no elements")
             loss, outputs = self._for(t).evaluate([*self._inputs(xs), self._target(t)])
             n = len(t) if t.ndim else 1
             total, count, targets = total + loss * n, count + n, targets + t.size
             if self._counts:
                 right += int((outputs[self._output].argmax(axis=1) == t).sum())
-        result = {"loss": total / max(count, 1)}
+        if not count:
+            raise ValueError("there is nothing to evaluate: no batches")
+        result = {"loss": total / count}
         if self._counts:
-            result["accuracy"] = right / max(targets, 1)
+            result["accuracy"] = right / targets
         return result
 
     def predict(self, x: Arrays) -> Any:
@@ -247,13 +261,15 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that model to a new file, which then takes the name."""
-        part = f"{os.fspath(path)}.part"
         core = self._ready()
-        if self._forms:
-            _core.save_with_weights(self._data, self._folder, self._merged(), part)
-        else:
-            core.save(part)
-        os.replace(part, path)
+
+        def write(part: str) -> None:
+            if self._forms:
+                _core.save_with_weights(self._data, self._folder, self._merged(), part)
+            else:
+                core.save(part)
+
+        replace_file(path, write)
 
     def save_adapter(self, path: str | os.PathLike[str]) -> None:
         """Writes what LoRA learnt, alone; ``apply_adapter(model, path)`` puts it into the model."""
@@ -270,9 +286,10 @@ class Trainer:
     def load_model_state(self, state: Mapping[str, Array]) -> None:
         """Takes back a copy of ``model_state``."""
         own = self.model_state()
-        _check_arrays(own, state, "the state")
+        given = {name: np.asarray(array) for name, array in state.items()}
+        _check_arrays(own, given, "the state")
         for name, array in own.items():
-            array[...] = state[name]
+            array[...] = given[name]
         self._session = None
 
     # ---- Checkpoints
@@ -283,8 +300,9 @@ class Trainer:
         core = self._ready()
         lr = self.optimizer.lr
         meta = {
-            **self._identity(), "labels": self._labels, "steps": core.steps, "batches": core.batches, "pending": self._pending,
-            "shares": self._shares, "schedule": lr.state() if isinstance(lr, Schedule) else {},
+            "model": self._model_hash(), **self._settings(), "labels": self._labels, "steps": core.steps,
+            "batches": core.batches, "pending": self._pending, "shares": self._shares,
+            "schedule": lr.state() if isinstance(lr, Schedule) else {},
             "fit": None if self._fit is None else self._fit.state(),
         }  # fmt: skip
         checkpoint.write(path, _KIND, meta, dict(core.state()))
@@ -294,20 +312,28 @@ class Trainer:
         why, and nothing changes."""
         meta, arrays = checkpoint.read(path, _KIND)
         where = os.fspath(path)
-        if self._core is not None and self._labels != meta.get("labels"):
+        lacks = {"model", "labels", "steps", "batches", "pending", "shares", "schedule", "fit"} - meta.keys()
+        if lacks:
+            raise CheckpointError(f"{where} is damaged: it does not say {', '.join(sorted(lacks))}")
+        for key, value in self._settings().items():
+            if meta.get(key) != value:
+                raise CheckpointError(f"{where} is of a training with {key} {meta.get(key)!r}, this one has {value!r}")
+        before = self._core, self._labels
+        if self._core is not None and self._labels != meta["labels"]:
             if self.steps:
                 raise CheckpointError(f"{where} is of a training with other targets (class numbers or not)")
             self._core = None
-        if self._core is None:
-            self._start(bool(meta.get("labels")))
-        for key, value in self._identity().items():
-            if meta.get(key) != value:
-                what = (
-                    "of another model"
-                    if key == "model"
-                    else f"of a training with {key} {meta.get(key)!r}, this one has {value!r}"
-                )
-                raise CheckpointError(f"{where} is {what}")
+        try:
+            if self._core is None:
+                self._start(bool(meta["labels"]))
+            if self._model_hash() != meta["model"]:
+                raise CheckpointError(f"{where} is of another model")
+            self._take(meta, arrays, where, fit)
+        except CheckpointError:
+            self._core, self._labels = before
+            raise
+
+    def _take(self, meta: dict[str, Any], arrays: dict[str, Array], where: str, fit: Fit | None) -> None:
         state = dict(self._core.state())
         _check_arrays(state, arrays, where)
         if fit is not None:
@@ -321,13 +347,15 @@ class Trainer:
         if fit is not None:
             fit.load_state(meta["fit"])
 
-    def _identity(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
+        return {"loss": self.loss.name, "optimizer": self.optimizer.name, "accumulate": self.accumulate,
+                "seed": self._options["seed"]}  # fmt: skip
+
+    def _model_hash(self) -> str:
+        """Of the model without what is trained."""
         if self._frame is None:
             self._frame = hashlib.sha256(self._ready().frame()).hexdigest()
-        return {
-            "model": self._frame, "loss": self.loss.name, "optimizer": self.optimizer.name, "accumulate": self.accumulate,
-            "seed": self._options["seed"],
-        }  # fmt: skip
+        return self._frame
 
     # ---- Inside
 
@@ -337,6 +365,8 @@ class Trainer:
         if trainable == "head":
             return list(_core.head_weights(self._data, self._folder, output))
         known = _core.trainable_weights(self._data, self._folder)
+        if not isinstance(trainable, (str, Sequence)) or not all(isinstance(p, str) for p in trainable):
+            raise TypeError(f'trainable is "all", "head", patterns of names or a LoRA, not {trainable!r}')
         patterns = [trainable] if isinstance(trainable, str) else list(trainable)
         for p in patterns:
             _check_pattern(p, known)
@@ -352,6 +382,7 @@ class Trainer:
             for key in own:
                 if key not in ("lr", "weight_decay"):
                     raise ValueError(f"a group has lr (a factor) and weight_decay, not {key!r}")
+                number(f"{key} of the group {pattern!r}", own[key])
         chosen = {n: next((own for p, own in groups.items() if fnmatch.fnmatchcase(n, p)), None) for n in known}
         return {n: (float(own.get("lr", 1.0)), own.get("weight_decay")) for n, own in chosen.items() if own is not None}
 
@@ -405,7 +436,7 @@ class Trainer:
 
     def _targets(self, y: Any) -> Array:
         target = self.loss.targets(y)
-        _check_numbers(target, "y")
+        numbers(target, "y")
         return target
 
     @property
@@ -433,18 +464,11 @@ class Trainer:
         return [_input(a, t, n) for a, t, n in zip(arrays, self._dtypes, self.input_names, strict=True)]
 
 
-def _check_numbers(a: Array, what: str) -> None:
-    if a.dtype.kind in "biuf" or a.dtype.name == "bfloat16":
-        return
-    hint = " (numbers for names of classes: np.unique(names, return_inverse=True)[1])" if a.dtype.kind in "UST" else ""
-    raise ValueError(f"{what} should hold numbers, not {a.dtype}{hint}")
-
-
 def _input(x: Any, dtype: np.dtype[Any], name: str) -> Array:
     a = np.asarray(x)
     if a.dtype == dtype or dtype.kind not in "biuf":
         return np.ascontiguousarray(a, dtype)
-    _check_numbers(a, f"input {name!r}")
+    numbers(a, f"input {name!r}")
     if dtype.kind in "iu" and a.dtype.kind == "f" and (a != np.floor(a)).any():
         raise ValueError(f"input {name!r} takes {dtype}: {a.dtype} with fractions or NaN would lose them")
     return np.ascontiguousarray(a, dtype)
