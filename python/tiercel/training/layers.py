@@ -55,7 +55,7 @@ class Layer:
     """``emit`` adds the layer's nodes to a builder, whose ``shape`` is that of one sample, and leaves that of the
     result there."""
 
-    takes: type[np.generic] = np.float32  # what a model that begins with the layer is fed
+    takes = "float32"  # what a model that begins with the layer is fed
 
     def emit(self, b: Builder) -> None:
         raise NotImplementedError

@@ -47,7 +47,7 @@ class Fit:
         self.stopped = False
 
     def add_callbacks(self, given: Sequence[Callback | Callable[[Trainer, int, History], Any]]) -> None:
-        if isinstance(given, Callback) or callable(given):
+        if not isinstance(given, (list, tuple)):
             raise TypeError(f"callbacks is a list: [{type(given).__name__}(...)]")
         for c in given:
             if isinstance(c, type) or not (isinstance(c, Callback) or callable(c)):

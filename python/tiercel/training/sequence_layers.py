@@ -25,7 +25,7 @@ class Embedding(Layer):
     """A row of ``units`` weights for each of ``vocabulary`` numbers: int64 [...] to [..., units]. ``padding``: a number
     that stands for nothing: its result is zeros, and nothing is learnt of it."""
 
-    takes = np.int64
+    takes = "int64"
 
     def __init__(
         self, vocabulary: int, units: int, padding: int | None = None, init: Initializer | None = None
