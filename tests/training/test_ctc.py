@@ -9,6 +9,7 @@ import pytest
 from gradcheck import check_grad
 
 import tiercel
+from tiercel import _core
 from tiercel.training import (
     Activation,
     Adam,
@@ -252,3 +253,34 @@ def test_same_bits_on_any_number_of_threads():
     for _ in range(3):
         assert first.step(x, labels) == second.step(x, labels)
     assert all((a == second.weights[n]).all() for n, a in first.weights.items())
+
+
+@pytest.mark.parametrize(
+    "shape, labels, lengths, value",
+    [
+        ((2, 4, 3), (2, 0), None, 4 * np.log(3)),  # blanks alone
+        ((2, 0, 3), (2, 0), None, 0),
+        ((2, 0, 3), (2, 1), None, np.inf),
+        ((2, 4, 1), (2, 0), None, 0),
+        ((0, 4, 3), (0, 2), None, np.nan),
+        ((2, 4, 3), (2, 1), [-2, 1], "input length -2 of sample 0"),
+        ((2, 4, 3), (2, 1), [2**62, 1], "input length 4611686018427387904"),
+        ((2, 4, 0), (2, 0), None, "none of the 0 classes"),
+        ((2, 4, 3), (3, 1), None, "should be equal, got 2 and 3"),
+        ((2, 4, 3), (2,), None, r"labels should be \[N, S\]"),
+        ((4, 3), (2, 1), None, r"should be \[N, T, C\], got \[4,3\]"),
+        ((), (2, 1), None, r"should be \[N, T, C\], got \[\]"),
+    ],
+)
+def test_the_operator_on_the_edge(shape, labels, lengths, value):
+    x = np.full(shape, -np.log(max(shape[-1], 1)) if shape else 0, np.float32)
+    inputs = [x, np.ones(labels, np.int64), *([] if lengths is None else [np.array(lengths)])]
+
+    def run():
+        return _core.evaluate_node("CtcLoss", "ai.tiercel", 1, inputs, [True, True], [])
+
+    if isinstance(value, str):
+        with pytest.raises(tiercel.errors.Error, match=value):
+            run()
+    else:
+        np.testing.assert_allclose(run()[0], value, rtol=1e-6, atol=1e-6)
