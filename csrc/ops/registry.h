@@ -19,6 +19,7 @@ enum OpFlags : int {
   kRandom = 1,       // never folded, never merged (RandomNormal, Dropout in training, ...)
   kCollective = 2,   // eval() is called by every thread of the team, not by thread 0 alone (control flow)
   kAnyLayout = 4,    // accepts inputs in NCHW16c and gives its outputs in the layout its infer says
+  kUpdates = 8,      // changes inputs in place (PrepareContext::updates): stands after all that reads them, and as soon as it can
 };
 
 struct OpRow {

@@ -18,5 +18,8 @@ void inline_if(Graph& graph);
 void eliminate(Graph& graph);
 // Common subexpressions, and equal small constants, once.
 void merge_common(Graph& graph);
+// Nodes that update inputs in place (kUpdates) go up to the last of what they need and of the readers of what they update: gradients are then
+// not kept for the end of the step.
+void place_updates(Graph& graph);
 
 }  // namespace tiercel

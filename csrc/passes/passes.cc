@@ -56,6 +56,7 @@ constexpr Pass kPasses[] = {
     {"channels_last", 99, channels_last},
     {"fuse_pointwise", 2, fuse_pointwise},
     {"fold_rest", 1, fold_rest},
+    {"place_updates", 0, place_updates},
 };
 
 // A capture that has no type of its own gets the outer value's.

@@ -94,25 +94,6 @@ Type target_type(Graph& g, const Type& prediction, const LossSpec& loss) {
   return t;
 }
 
-std::vector<Value*> clip(GraphWriter& w, std::vector<Value*> grads, const TrainingOptions& o, Value** scale) {
-  *scale = nullptr;
-  w.name = "clip_gradients";
-  if (o.clip_value > 0)
-    for (Value*& g : grads)
-      if (g) g = w.op("Clip", {g, w.scalar_like(-o.clip_value, g), w.scalar_like(o.clip_value, g)});
-  if (o.clip_norm > 0) {
-    Value* total = nullptr;
-    for (Value* g : grads) {
-      if (!g) continue;
-      Value* square = w.op("ReduceSumSquare", {g}, {{"keepdims", int64_t{0}}});
-      if (total && w.dtype(square) != w.dtype(total)) square = w.op("Cast", {square}, {{"to", static_cast<int64_t>(w.dtype(total))}});
-      total = total ? w.add(total, square) : square;
-    }
-    *scale = w.op("Min", {w.scalar_like(1, total), w.div(w.scalar_like(o.clip_norm, total), w.shift(w.op("Sqrt", {total}), 1e-6))});
-  }
-  return grads;
-}
-
 }  // namespace
 
 std::vector<std::string> trainable_weights(const Model& model) {
@@ -197,19 +178,17 @@ class Scalars {
 
 int input_index(const Graph& g, const Value* v) { return static_cast<int>(std::find(g.inputs().begin(), g.inputs().end(), v) - g.inputs().begin()); }
 
-// Learning rates by factor, in the types of the parameters.
-class Rates {
- public:
-  Rates(GraphWriter& w, Value* lr) : w_(w), lr_(lr) {}
-  Value* as(DType t, double factor) {
-    if (!made_.count(factor)) made_.try_emplace(factor, w_, w_.scale(lr_, factor));
-    return made_.at(factor).as(t);
+// The scalars that updates read, in the types of the parameters; made before the gradients, so that an update need not wait for them.
+struct Scalings {
+  GraphWriter& w;
+  Value* const lr;
+  Scalars guard;                    // of a null value: none
+  std::map<double, Scalars> rates;  // by factor of the learning rate
+  Scalings(GraphWriter& writer, Value* loss) : w(writer), lr(w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{}))), guard(w, loss) {}
+  Value* rate(DType t, double factor) {
+    if (!rates.count(factor)) rates.try_emplace(factor, w, w.scale(lr, factor));
+    return rates.at(factor).as(t);
   }
-
- private:
-  GraphWriter& w_;
-  Value* lr_;
-  std::map<double, Scalars> made_;
 };
 
 WeightOptions options_of(const TrainingOptions& o, const Value* weight) {
@@ -229,49 +208,101 @@ AttributeList optimizer_attributes(const TrainingOptions& o, const WeightOptions
   return attributes;
 }
 
-// Appends the optimiser: its moments become inputs, what it makes outputs. Nothing changes where `guard` (may be null) is not finite.
-void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, const TrainingOptions& o, const std::vector<Value*>& weights,
-                   std::vector<Value*> grads, Value* loss, Value* step) {
-  const OptimizerRow& row = optimizer_row(o.optimizer);
-  Graph& g = w.graph();
-  Value* norm_scale = nullptr;
-  grads = clip(w, std::move(grads), o, &norm_scale);
-  Rates rates(w, w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{})));
-  Scalars guard(w, loss), scale(w, norm_scale);
-  for (const Value* p : weights) {  // casts stand before all updates
-    rates.as(w.dtype(p), options_of(o, p).lr);
-    for (Scalars* s : {&guard, &scale}) s->as(w.dtype(p));
+// Weights of one type and of equal settings, which one node updates.
+struct Bucket {
+  DType dtype;
+  WeightOptions own;
+  std::vector<size_t> members;
+  int64_t bytes = 0;
+};
+// A bucket is full when its gradients take this much. A large weight is updated as soon as its gradient is there, so that not all
+// gradients live at once; many small ones cost one node.
+constexpr int64_t kBucketBytes = 1 << 20;
+
+// In the order in which gradients come to be.
+std::vector<Bucket> buckets_of(const Graph& g, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<Value*>& grads, int64_t most) {
+  std::map<const Node*, size_t> places;
+  for (const auto& n : g.nodes()) places.emplace(n.get(), places.size());
+  std::vector<std::pair<size_t, size_t>> order;
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (grads[i]) order.emplace_back(grads[i]->producer ? places.at(grads[i]->producer) : 0, i);
+  std::sort(order.begin(), order.end());
+  std::vector<Bucket> buckets;
+  for (const auto& [place, i] : order) {
+    const WeightOptions own = options_of(o, weights[i]);
+    const Type& t = weights[i]->type;
+    auto open = std::find_if(buckets.begin(), buckets.end(), [&](const Bucket& b) {
+      return b.dtype == t.dtype && b.own.lr == own.lr && b.own.weight_decay == own.weight_decay && b.bytes < most;
+    });
+    if (open == buckets.end()) open = buckets.insert(open, {t.dtype, own, {}, 0});
+    open->members.push_back(i);
+    open->bytes += bytes_of(t.dtype, t.shape.count());
   }
-  for (size_t i = 0; i < weights.size(); ++i) {
-    Value* const p = weights[i];
-    if (!grads[i]) continue;
-    const WeightOptions own = options_of(o, p);
-    const DType t = w.dtype(p);
-    std::vector<Value*> in{p, grads[i], rates.as(t, own.lr), step, guard.as(t), scale.as(t)};
-    updates.push_back({input_index(g, p), true});
-    for (int k = 0; k < 2; ++k) {
-      if (!(k == 0 ? row.m : row.v)) { in.push_back(nullptr); continue; }
-      in.push_back(w.input(cat("tiercel_", k == 0 ? "m " : "v ", p->name), w.type(p)));
-      updates.push_back({input_index(g, in.back()), true});
+  return buckets;
+}
+
+// An update of a list of weights: its outputs are those of the graph, in place of `replaced`, which are inputs of it.
+void add_update(GraphWriter& w, std::vector<StepGraph::Update>& updates, const char* op, std::vector<Value*> scalars, const std::vector<Value*>& parameters,
+                const std::vector<Value*>& grads, const std::vector<Value*>& moments, AttributeList attributes) {
+  std::vector<Value*> in = std::move(scalars);
+  in.resize(4, nullptr);
+  for (const auto* list : {&parameters, &grads, &moments}) in.insert(in.end(), list->begin(), list->end());
+  for (const auto* list : {&parameters, &moments})
+    for (const Value* v : *list) updates.push_back({input_index(w.graph(), v), true});
+  w.name = cat("update ", parameters[0]->name, parameters.size() > 1 ? cat(" and ", parameters.size() - 1, " more") : std::string());
+  for (Value* out : w.ops(op, std::move(in), static_cast<int>(parameters.size() + moments.size()), std::move(attributes), kTiercelDomain))
+    w.graph().add_output(out);
+}
+
+// Appends the optimiser: its moments become inputs, what it makes outputs. Nothing changes where the guard (if any) is not finite. `scale`
+// (a double, may be null) multiplies the gradients.
+void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, const TrainingOptions& o, const std::vector<Value*>& weights,
+                   std::vector<Value*> grads, Scalings& scalings, Value* step, Value* scale) {
+  const OptimizerRow& row = optimizer_row(o.optimizer);
+  w.name = "clip_gradients";
+  if (o.clip_value > 0) {
+    Scalars factor(w, scale);
+    for (Value*& g : grads) {
+      if (!g) continue;
+      if (scale) g = w.mul(g, factor.as(w.dtype(g)));
+      g = w.op("Clip", {g, w.scalar_like(-o.clip_value, g), w.scalar_like(o.clip_value, g)});
     }
-    w.name = "update " + p->name;
-    for (Value* out : w.ops(row.op, std::move(in), 1 + row.m + row.v, optimizer_attributes(o, own), kTiercelDomain)) g.add_output(out);
+    scale = nullptr;
+  }
+  if (o.clip_norm > 0) {
+    std::vector<Value*> in{scale};
+    for (Value* g : grads) if (g) in.push_back(g);
+    scale = w.op("ClipScale", std::move(in), {{"max_norm", static_cast<float>(o.clip_norm)}}, kTiercelDomain);
+  }
+  Scalars factor(w, scale);
+  for (const Value* p : weights) {  // casts stand before all updates
+    factor.as(w.dtype(p));
+    scalings.guard.as(w.dtype(p));
+    scalings.rate(w.dtype(p), options_of(o, p).lr);
+  }
+  for (const Bucket& b : buckets_of(w.graph(), o, weights, grads, o.clip_norm > 0 || o.accumulate ? INT64_MAX : kBucketBytes)) {
+    std::vector<Value*> parameters, gradients, moments;
+    for (const size_t i : b.members) {
+      parameters.push_back(weights[i]);
+      gradients.push_back(grads[i]);
+    }
+    for (const bool first : {true, false})
+      if (first ? row.m : row.v)
+        for (const Value* p : parameters) moments.push_back(w.input(cat(first ? "tiercel_m " : "tiercel_v ", p->name), w.type(p)));
+    add_update(w, updates, row.op, {scalings.rate(b.dtype, b.own.lr), step, scalings.guard.as(b.dtype), factor.as(b.dtype)}, parameters, gradients, moments,
+               optimizer_attributes(o, b.own));
   }
 }
 
 // Appends sums of gradients: an Sgd whose rate is minus the share of the batch.
-void add_sums(GraphWriter& w, StepGraph& r, const std::vector<Value*>& weights, const std::vector<Value*>& grads, Value* loss, Value* step) {
-  Graph& g = w.graph();
-  Scalars rate(w, w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{}))), guard(w, loss);
-  for (const Value* p : weights)
-    for (Scalars* s : {&rate, &guard}) s->as(w.dtype(p));
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (!grads[i]) continue;
-    const DType t = w.dtype(weights[i]);
-    Value* const sum = w.input("tiercel_g " + weights[i]->name, w.type(weights[i]));
-    r.updates.push_back({input_index(g, sum), true});
-    w.name = "add up " + weights[i]->name;
-    g.add_output(w.op("Sgd", {sum, grads[i], rate.as(t), step, guard.as(t)}, {}, kTiercelDomain));
+void add_sums(GraphWriter& w, StepGraph& r, const std::vector<Value*>& weights, const std::vector<Value*>& grads, Scalings& scalings, Value* step) {
+  for (const Bucket& b : buckets_of(w.graph(), {}, weights, grads, kBucketBytes)) {
+    std::vector<Value*> sums, gradients;
+    for (const size_t i : b.members) {
+      sums.push_back(w.input("tiercel_g " + weights[i]->name, w.type(weights[i])));
+      gradients.push_back(grads[i]);
+    }
+    add_update(w, r.updates, "Sgd", {scalings.rate(b.dtype, 1), step, scalings.guard.as(b.dtype)}, sums, gradients, {}, {});
   }
 }
 
@@ -280,15 +311,15 @@ void build_apply(StepGraph& r, const TrainingOptions& o, const std::vector<Value
   r.apply->opsets = r.step->opsets;
   GraphWriter w(*r.apply);
   Value* const step = w.input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
-  Scalars scale(w, w.input("tiercel_scale", Type::tensor(DType::kDouble, Shape{})));
+  Value* const scale = w.input("tiercel_scale", Type::tensor(DType::kDouble, Shape{}));
   std::vector<Value*> parameters, sums;
   for (size_t i = 0; i < weights.size(); ++i) {
     if (!grads[i]) continue;
     parameters.push_back(w.input(weights[i]->name, weights[i]->type));
-    Value* const sum = w.input("tiercel_g " + weights[i]->name, weights[i]->type);
-    sums.push_back(w.mul(sum, scale.as(w.dtype(sum))));
+    sums.push_back(w.input("tiercel_g " + weights[i]->name, weights[i]->type));
   }
-  add_optimizer(w, r.apply_updates, o, parameters, sums, nullptr, step);
+  Scalings scalings(w, nullptr);
+  add_optimizer(w, r.apply_updates, o, parameters, sums, scalings, step, scale);
 }
 
 }  // namespace
@@ -328,6 +359,11 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   g.clear_outputs();
   g.add_output(loss);
   r.forward = g.clone();
+  Scalings scalings(w, loss);
+  for (const Value* p : weights) {
+    scalings.guard.as(w.dtype(p));
+    scalings.rate(w.dtype(p), o.accumulate ? 1 : options_of(o, p).lr);
+  }
   const GradientSeed seed{loss, nullptr};
   const std::vector<Value*> grads = gradients(w, {&seed, 1}, weights);
   bool any = false;
@@ -343,10 +379,10 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
     g.add_output(now);
   }
   if (o.accumulate) {
-    add_sums(w, r, weights, grads, loss, step);
+    add_sums(w, r, weights, grads, scalings, step);
     build_apply(r, o, weights, grads);
   } else {
-    add_optimizer(w, r.updates, o, weights, grads, loss, step);
+    add_optimizer(w, r.updates, o, weights, grads, scalings, step, nullptr);
   }
   return r;
 }

@@ -33,55 +33,91 @@ bool all_finite(const Tensor& t) {
   return true;
 }
 
+// The small constants of a model that was read from bytes get memory of their own: those bytes then go as soon as no large one needs them.
+Model own_small_constants(Model m) {
+  constexpr int64_t kSmall = 1 << 20;
+  m = with_graph(m, m.graph->clone());
+  for (int id = 0; id < m.graph->num_values(); ++id)
+    if (Value* v = m.graph->value(id); v && v->is_constant() && v->constant.dtype() != DType::kString && v->constant.bytes() <= kSmall) {
+      Tensor own(v->constant.dtype(), v->constant.shape());
+      v->constant.read(0, own.bytes(), own.data());
+      v->constant = own;
+    }
+  return m;
+}
+
 }  // namespace
 
 TrainingSession::TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session)
-    : model_(std::move(model)), graph_(build_step(model_, options)), options_(session) {
-  const Graph& g = *model_.graph;
-  std::map<std::string, const Value*> constants;
-  for (int id = 0; id < g.num_values(); ++id)
-    if (const Value* v = g.value(id); v && v->is_constant()) constants[v->name] = v;
-  for (const std::string& name : graph_.states) {
+    : model_(own_small_constants(std::move(model))), graph_(build_step(model_, options)), options_(session) {
+  std::map<std::string, Value*> constants;
+  for (int id = 0; id < model_.graph->num_values(); ++id)
+    if (Value* v = model_.graph->value(id); v && v->is_constant()) constants[v->name] = v;
+  std::vector<std::pair<std::string, Type>> states;
+  for (const std::string& name : graph_.states) states.emplace_back(name, Type::tensor(constants.at(name)->constant.dtype(), constants.at(name)->constant.shape()));
+  add_states(states);
+  for (const auto& g : {graph_.step, graph_.evaluate, graph_.forward}) g->erase_dead();  // what became inputs is held by the states alone
+  for (size_t i = 0; i < states_.size(); ++i) {
+    Tensor& from = constants.at(names_[i])->constant;
+    from.read(0, from.bytes(), states_[i].data());
+    from = Tensor(from.dtype(), from.shape(), nullptr, nullptr);
+  }
+  states.clear();
+  for (const auto& graph : {graph_.step, graph_.apply})
+    for (const Value* v : graph ? graph->inputs() : std::vector<Value*>())
+      if ((v->name.starts_with("tiercel_m ") || v->name.starts_with("tiercel_v ") || v->name.starts_with("tiercel_g ")) &&
+          std::none_of(states.begin(), states.end(), [&](const auto& s) { return s.first == v->name; }))
+        states.emplace_back(v->name, v->type);
+  add_states(states);
+  step_ = make_run(graph_.step);
+  if (graph_.apply) apply_ = make_run(graph_.apply);
+}
+
+// One block of zeros for all of them, each on a cache line of its own.
+void TrainingSession::add_states(std::span<const std::pair<std::string, Type>> states) {
+  int64_t bytes = 0;
+  for (const auto& [name, type] : states) bytes += round_up(bytes_of(type.dtype, type.shape.count()), kAlignment);
+  if (!bytes) bytes = kAlignment;
+  const Buffer block = allocate(static_cast<size_t>(bytes));
+  std::memset(block.get(), 0, static_cast<size_t>(bytes));
+  char* at = static_cast<char*>(block.get());
+  for (const auto& [name, type] : states) {
+    index_[name] = states_.size();
     names_.push_back(name);
-    states_.push_back(copy_of(constants.at(name)->constant));
+    states_.emplace_back(type.dtype, type.shape, at, block);
+    at += round_up(states_.back().bytes(), kAlignment);
   }
-  for (size_t i = 0; i < names_.size(); ++i) index_[names_[i]] = i;
-  const auto make = [&](const std::shared_ptr<Graph>& graph) {
-    for (const Value* v : graph->inputs())
-      if (v->name.starts_with("tiercel_m ") || v->name.starts_with("tiercel_v ") || v->name.starts_with("tiercel_g ")) add_state(v);
-    return std::make_unique<Session>(with_graph(model_, graph), options_);
-  };
-  step_ = make(graph_.step);
-  if (graph_.apply) apply_ = make(graph_.apply);
 }
 
-void TrainingSession::add_state(const Value* input) {
-  if (!index_.try_emplace(input->name, states_.size()).second) return;
-  names_.push_back(input->name);
-  Tensor zeros(input->type.dtype, input->type.shape);
-  if (zeros.bytes()) std::memset(zeros.data(), 0, static_cast<size_t>(zeros.bytes()));
-  states_.push_back(zeros);
+TrainingSession::Run TrainingSession::make_run(const std::shared_ptr<Graph>& graph) {
+  Run r{std::make_unique<Session>(with_graph(model_, graph), options_), {}};
+  for (const IoInfo& info : r.session->inputs()) {
+    const auto state = index_.find(info.name);
+    r.sources.push_back(info.name == "tiercel_lr" ? kRate : info.name == "tiercel_step" ? kStep : info.name == "tiercel_scale" ? kScale
+                        : state != index_.end() ? static_cast<int>(state->second) : kGiven);
+  }
+  if (graph == graph_.step) std::fill_n(r.sources.begin(), graph_.num_inputs + 1, static_cast<int>(kGiven));
+  return r;
 }
 
-void TrainingSession::run(Session& session, const Updates& updates, size_t given, size_t first_update, double lr, int64_t step, double scale) {
-  const std::vector<IoInfo>& info = session.inputs();
-  in_.resize(info.size());
-  for (size_t i = given; i < info.size(); ++i) {
-    const std::string& name = info[i].name;
-    if (name == "tiercel_lr") in_[i] = Tensor::of<double>({}, {lr});
-    else if (name == "tiercel_step") in_[i] = Tensor::of<int64_t>({}, {step});
-    else if (name == "tiercel_scale") in_[i] = Tensor::of<double>({}, {scale});
-    else in_[i] = RuntimeValue(states_[index_.at(name)]);
+void TrainingSession::run(Run& r, const Updates& updates, size_t first_update, double lr, int64_t step, double scale) {
+  in_.resize(r.sources.size());
+  for (size_t i = 0; i < r.sources.size(); ++i) {
+    const int source = r.sources[i];
+    if (source == kRate) in_[i] = Tensor::of<double>({}, {lr});
+    else if (source == kStep) in_[i] = Tensor::of<int64_t>({}, {step});
+    else if (source == kScale) in_[i] = Tensor::of<double>({}, {scale});
+    else if (source >= 0) in_[i] = RuntimeValue(states_[static_cast<size_t>(source)]);
   }
-  out_.assign(session.outputs().size(), {});
+  out_.assign(r.session->outputs().size(), {});
   for (size_t i = 0; i < updates.size(); ++i)
     if (updates[i].in_place) out_[i + first_update] = in_[static_cast<size_t>(updates[i].input)];
-  session.run(in_, out_);
+  r.session->run(in_, out_);
 }
 
 // Extents that the model says are one: a target of another batch would broadcast.
 void TrainingSession::check_target(std::span<const RuntimeValue> batch) const {
-  const std::vector<IoInfo>& info = step_->inputs();
+  const std::vector<IoInfo>& info = step_.session->inputs();
   const IoInfo& target = info[batch.size() - 1];
   const RuntimeValue& given = batch.back();
   if (!target.type.ranked || !given.is_tensor() || given.tensor().shape().rank() != target.type.shape.rank()) return;
@@ -102,7 +138,7 @@ double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr
   if (batch.size() != given) fail(Code::kInvalidArgument, "a step takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
   check_target(batch);
   in_.assign(batch.begin(), batch.end());
-  run(*step_, graph_.updates, given, 1, lr, batches_ + 1, 1);
+  run(step_, graph_.updates, 1, lr, batches_ + 1, 1);
   const double loss = scalar_of(out_[0]);
   if (!std::isfinite(loss)) report_not_finite(batch);
   for (size_t i = 0; i < graph_.updates.size(); ++i) {
@@ -115,21 +151,21 @@ double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr
 }
 
 double TrainingSession::step(std::span<const RuntimeValue> batch, double lr) {
-  if (apply_) fail(Code::kInvalidArgument, "this session adds up gradients: accumulate and apply");
+  if (apply_.session) fail(Code::kInvalidArgument, "this session adds up gradients: accumulate and apply");
   const double loss = run_batch(batch, lr);
   ++steps_;
   return loss;
 }
 
 double TrainingSession::accumulate(std::span<const RuntimeValue> batch, double share) {
-  if (!apply_) fail(Code::kInvalidArgument, "this session does not add up gradients");
+  if (!apply_.session) fail(Code::kInvalidArgument, "this session does not add up gradients");
   return run_batch(batch, -share);
 }
 
 void TrainingSession::apply(double lr, double scale) {
-  if (!apply_) fail(Code::kInvalidArgument, "this session does not add up gradients");
+  if (!apply_.session) fail(Code::kInvalidArgument, "this session does not add up gradients");
   in_.clear();
-  run(*apply_, graph_.apply_updates, 0, 0, lr, steps_ + 1, scale);
+  run(apply_, graph_.apply_updates, 0, lr, steps_ + 1, scale);
   for (size_t i = 0; i < states_.size(); ++i)
     if (names_[i].starts_with("tiercel_g ") && states_[i].bytes()) std::memset(states_[i].data(), 0, static_cast<size_t>(states_[i].bytes()));
   ++steps_;
@@ -173,7 +209,7 @@ void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch) {
   std::string where = g->outputs()[0]->producer->label();
   for (size_t i = 0; i < batch.size(); ++i)
     if (!all_finite(batch[i].tensor()))
-      fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite, as input \"", step_->inputs()[i].name, "\" is not; the weights are unchanged");
+      fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite, as input \"", step_.session->inputs()[i].name, "\" is not; the weights are unchanged");
   for (size_t i = 0; i < graph_.states.size(); ++i)
     if (!all_finite(states_[i]))
       fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite, as the weight \"", names_[i],

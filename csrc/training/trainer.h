@@ -27,7 +27,7 @@ class TrainingSession {
   // The loss of a batch in inference mode; `outputs` (may be empty) gets the model's outputs.
   double evaluate(std::span<const RuntimeValue> batch, std::vector<RuntimeValue>* outputs = nullptr);
 
-  const std::vector<IoInfo>& inputs() const { return step_->inputs(); }  // the model's, then the target
+  const std::vector<IoInfo>& inputs() const { return step_.session->inputs(); }  // the model's, then the target
   int num_inputs() const { return graph_.num_inputs; }
   int64_t steps() const { return steps_; }
   // Steps, and batches that went through: what Dropout draws with.
@@ -40,8 +40,8 @@ class TrainingSession {
   Model model() const;
   // The model without what is trained: what a checkpoint belongs to.
   Model frame() const;
-  Session::Memory memory() const { return step_->memory(); }
-  std::vector<ProfileEvent> take_profile() { return step_->take_profile(); }
+  Session::Memory memory() const { return step_.session->memory(); }
+  std::vector<ProfileEvent> take_profile() { return step_.session->take_profile(); }
 
  private:
   [[noreturn]] void report_not_finite(std::span<const RuntimeValue> batch);
@@ -49,14 +49,21 @@ class TrainingSession {
   Session& evaluation();
   double run_batch(std::span<const RuntimeValue> batch, double lr);
   // Runs with the states as inputs, in place; `lr` and `step` too. Inputs before `given` are the caller's.
+  struct Run {
+    std::unique_ptr<Session> session;
+    std::vector<int> sources;  // by input: of a state, or one of those below
+  };
+  enum Source : int { kGiven = -1, kRate = -2, kStep = -3, kScale = -4 };
   using Updates = std::vector<StepGraph::Update>;
-  void run(Session& session, const Updates& updates, size_t given, size_t first_update, double lr, int64_t step, double scale);
-  void add_state(const Value* input);
+  Run make_run(const std::shared_ptr<Graph>& graph);
+  void run(Run& r, const Updates& updates, size_t first_update, double lr, int64_t step, double scale);
+  void add_states(std::span<const std::pair<std::string, Type>> states);
 
   Model model_;
   StepGraph graph_;
   SessionOptions options_;
-  std::unique_ptr<Session> step_, apply_, evaluation_;
+  Run step_, apply_;
+  std::unique_ptr<Session> evaluation_;
   std::vector<std::string> names_;       // of the states, then of the moments
   std::vector<Tensor> states_;           // the same order
   std::map<std::string, size_t> index_;  // of a name

@@ -12,8 +12,11 @@ namespace {
 
 Model parse(const py::bytes& data, const std::string& folder) {
   const std::string_view view = data;
-  const auto copy = std::make_shared<std::string>(view);  // the graph's constants stay in it
-  return onnx::parse(copy->data(), copy->size(), Buffer(copy, copy->data()), folder);
+  const Buffer owner(new py::bytes(data), [](void* bytes) {  // the graph's constants stay in it
+    const py::gil_scoped_acquire gil;
+    delete static_cast<py::bytes*>(bytes);
+  });
+  return onnx::parse(view.data(), view.size(), Buffer(owner, const_cast<char*>(view.data())), folder);
 }
 
 py::bytes bytes_of(const Model& m) {
