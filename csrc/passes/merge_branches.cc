@@ -18,7 +18,7 @@ struct Branch {
 };
 
 std::optional<Branch> branch_of(const Node* conv) {
-  if (!conv->is("Conv") || conv->input(3) || conv->has("activation") || !conv->output()) return std::nullopt;
+  if (!conv->is("Conv") || conv->input(3) || conv->has("tiercel_recomputed") || conv->has("activation") || !conv->output()) return std::nullopt;
   const Value *const w = conv->inputs[1], *const b = conv->input(2);
   const std::string mode = conv->attr_string("auto_pad", "NOTSET");
   if (!match::is_f32(w) || !w->is_constant() || (b && !b->is_constant()) || (mode != "NOTSET" && mode != "VALID" && !mode.empty())) return std::nullopt;

@@ -7,6 +7,7 @@
 #include "ops/infer_graph.h"
 #include "ops/registry.h"
 #include "passes/expand.h"
+#include "passes/fuse_activations.h"
 #include "training/training_mode.h"
 
 namespace tiercel {
@@ -329,7 +330,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   r.step = differentiable_graph(model);
   Graph& g = *r.step;
   r.num_inputs = static_cast<int>(g.inputs().size());
-  Value* const prediction = output_of(g, o.output);
+  Value* prediction = output_of(g, o.output);
   Value* const target = g.add_input("target", target_type(g, prediction->type, o.loss));
   r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
   if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers of rank 1 or more");
@@ -352,6 +353,10 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
     r.evaluate->add_output(loss);
   }
 
+  fuse_activations(g);  // a gradient of the whole keeps the argument alone
+  g.erase_dead();
+  infer_graph(g);
+  prediction = output_of(g, o.output);
   Value* const step = g.add_input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
   const std::map<Value*, Value*> after = to_training_mode(g, step, o.seed);
   GraphWriter w(g);
@@ -359,6 +364,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   g.clear_outputs();
   g.add_output(loss);
   r.forward = g.clone();
+  const Node* const forward_end = g.nodes().back().get();
   Scalings scalings(w, loss);
   for (const Value* p : weights) {
     scalings.guard.as(w.dtype(p));
@@ -384,6 +390,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   } else {
     add_optimizer(w, r.updates, o, weights, grads, scalings, step, nullptr);
   }
+  recompute(g, forward_end, o.recompute);
   return r;
 }
 

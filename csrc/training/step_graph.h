@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "autodiff/recompute.h"
 #include "training/losses.h"
 
 namespace tiercel {
@@ -28,6 +29,7 @@ struct TrainingOptions {
   std::vector<std::string> trainable;   // weights; empty: all of trainable_weights()
   double clip_norm = 0, clip_value = 0; // of the gradients; 0: not
   int64_t seed = 0;                     // of Dropout
+  RecomputeOptions recompute;           // in the backward pass
   bool accumulate = false;              // gradients are added up over batches; a graph of its own applies them
 };
 

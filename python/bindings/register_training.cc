@@ -54,8 +54,10 @@ OptimizerSpec optimizer_spec(const py::dict& d) {
 std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string& folder, const py::dict& loss, const py::dict& optimizer,
                                       const std::string& output, const std::vector<std::string>& trainable, double clip_norm, double clip_value,
                                       int64_t seed, int threads, bool profile, bool accumulate, const py::dict& groups,
-                                      const std::vector<std::string>& adapters, int64_t rank, double alpha) {
+                                      const std::vector<std::string>& adapters, int64_t rank, double alpha, int segments,
+                                      const std::vector<std::string>& keep, bool cheap) {
   TrainingOptions o;
+  o.recompute = {cheap, segments, keep};
   o.loss = loss_spec(loss);
   o.optimizer = optimizer_spec(optimizer);
   o.output = output;
@@ -205,7 +207,8 @@ void register_training(py::module_& m) {
       .def(py::init(&make), py::arg("model"), py::arg("folder"), py::arg("loss"), py::arg("optimizer"), py::arg("output") = "",
            py::arg("trainable") = std::vector<std::string>(), py::arg("clip_norm") = 0.0, py::arg("clip_value") = 0.0, py::arg("seed") = 0,
            py::arg("threads") = 0, py::arg("profile") = false, py::arg("accumulate") = false, py::arg("groups") = py::dict(),
-           py::arg("adapters") = std::vector<std::string>(), py::arg("rank") = 0, py::arg("alpha") = 0.0)
+           py::arg("adapters") = std::vector<std::string>(), py::arg("rank") = 0, py::arg("alpha") = 0.0, py::arg("segments") = 0,
+           py::arg("keep") = std::vector<std::string>(), py::arg("recompute_cheap") = true)
       .def("step", &step, py::arg("arrays"), py::arg("lr"), "One step on the model's inputs and the target; gives the loss.")
       .def("accumulate", &accumulate, py::arg("arrays"), py::arg("share"), "Adds a batch's gradients, times share, to the sums; gives the loss.")
       .def("apply", [](TrainingSession& s, double lr, double scale) {
@@ -225,6 +228,20 @@ void register_training(py::module_& m) {
       .def_property_readonly("steps", &TrainingSession::steps)
       .def_property_readonly("batches", &TrainingSession::batches)
       .def_property_readonly("num_weights", &TrainingSession::num_weights)
+      .def("memory", [](const TrainingSession& s) {
+             const Session::Memory m = s.memory();
+             int64_t states = 0;
+             for (const auto& [name, t] : s.state()) states += t.bytes();
+             py::dict d;
+             d["arena"] = m.arena;
+             d["live_bound"] = m.live_bound;
+             d["states"] = states;
+             d["constants"] = m.weights;
+             d["packed"] = m.packed;
+             d["instructions"] = m.instructions;
+             d["barriers"] = m.barriers;
+             return d;
+           }, "Bytes of a step: of its intermediates and the most that are alive at once, of weights with moments, of constants as read and as packed.")
       .def_property_readonly("arena_bytes", [](const TrainingSession& s) { return s.memory().arena; });
   m.def("trainable_weights", [](const py::bytes& model, const std::string& folder) { return trainable_weights(parse(model, folder)); },
         py::arg("model"), py::arg("folder") = "", "Names of the weights that can be trained.");

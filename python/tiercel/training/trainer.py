@@ -34,7 +34,10 @@ class Trainer:
     LoRA. ``output``: the one that the loss is of, by default the first. ``clip_norm``, ``clip_value``: of the
     gradients. ``seed``: of Dropout and of LoRA's first weights. ``threads``: 0 for all. ``groups``: {pattern: {"lr":
     factor, "weight_decay": value}}, the first that matches a weight's name. ``accumulate``: so many batches make one
-    step, as if they were one batch."""
+    step, as if they were one batch. ``recompute``: what the backward pass computes again rather than keep. By default
+    results of elementwise operators and layer normalisation where what they are made of is kept anyway; "none":
+    nothing; "sqrt", a number of segments, or patterns of values' names that are kept: gradient checkpointing, of the
+    forward pass only what goes from one segment to the next is kept."""
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Trainer:
         threads: int = 0,
         groups: Mapping[str, Mapping[str, float]] | None = None,
         accumulate: int = 1,
+        recompute: str | int | Sequence[str] | None = None,
     ) -> None:
         self._data, self._folder = model_bytes(model)
         if not isinstance(loss, (str, Loss)):
@@ -72,6 +76,7 @@ class Trainer:
             "seed": seed,
             "threads": threads,
             "accumulate": accumulate > 1,
+            **_recompute(recompute),
             "groups": self._groups(groups or {}),
             "adapters": list(self._forms),
             "rank": self._lora.rank if self._lora else 0,
@@ -250,6 +255,12 @@ class Trainer:
             )
         return self._session[1]
 
+    def memory(self) -> dict[str, int]:
+        """Bytes that a step of the shapes that came last takes: ``arena`` (intermediates), ``live_bound`` (the most of them
+        that are alive at once), ``states`` (weights, statistics, moments), ``constants`` (what is not trained),
+        ``packed``; and the numbers of ``instructions`` and ``barriers``."""
+        return dict(self._ready().memory())
+
     def model(self) -> bytes:
         """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is
         merged)."""
@@ -318,10 +329,12 @@ class Trainer:
         for key, value in self._settings().items():
             if meta.get(key) != value:
                 raise CheckpointError(f"{where} is of a training with {key} {meta.get(key)!r}, this one has {value!r}")
-        before = self._core, self._labels
+        before = self._core, self._labels, self._data
         if self._core is not None and self._labels != meta["labels"]:
             if self.steps:
                 raise CheckpointError(f"{where} is of a training with other targets (class numbers or not)")
+            if not self._forms:
+                self._data = self.model()
             self._core = None
         try:
             if self._core is None:
@@ -330,7 +343,7 @@ class Trainer:
                 raise CheckpointError(f"{where} is of another model")
             self._take(meta, arrays, where, fit)
         except CheckpointError:
-            self._core, self._labels = before
+            self._core, self._labels, self._data = before
             raise
 
     def _take(self, meta: dict[str, Any], arrays: dict[str, Array], where: str, fit: Fit | None) -> None:
@@ -411,7 +424,9 @@ class Trainer:
             self._data, self._folder, spec, self.optimizer.spec(), trainable=self._trainable, **self._options
         )
         self._labels = labels
-        if self._forms:
+        if not self._forms:  # the core has them
+            self._data = b""
+        else:
             lora.begin(dict(self._core.state()), list(self._forms), self._options["seed"])
 
     def _ready(self) -> Any:
@@ -476,6 +491,25 @@ def _input(x: Any, dtype: np.dtype[Any], name: str) -> Array:
 
 def _is_list_of_arrays(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and len(x) == 1 and isinstance(x[0], np.ndarray)
+
+
+def _recompute(given: str | int | Sequence[str] | None) -> dict[str, Any]:
+    if given is None or given == "none":
+        return {"recompute_cheap": given is None}
+    if isinstance(given, str):
+        if given != "sqrt":
+            raise ValueError(
+                f'recompute is "sqrt", "none", a number of segments or a list of patterns of kept values, not {given!r}'
+            )
+        return {"segments": -1}
+    if isinstance(given, (int, np.integer)):
+        if isinstance(given, bool) or given < 2:
+            raise ValueError(f"recompute takes at least 2 segments, not {given}")
+        return {"segments": min(int(given), 1 << 20)}
+    keep = list(given)
+    if not keep or not all(isinstance(p, str) for p in keep):
+        raise ValueError(f"recompute: patterns of kept values are a list of names that is not empty, not {given!r}")
+    return {"keep": keep}
 
 
 def _numpy_type(kind: str) -> np.dtype[Any]:
