@@ -54,7 +54,7 @@ Value* GraphWriter::add_output(Node* node, int index) {
 Value* GraphWriter::input(const std::string& name, const Type& type) {
   Value* v = graph_.add_input(name, type);
   infos_.resize(static_cast<size_t>(graph_.num_values()));
-  infos_[static_cast<size_t>(v->id)].type = type;
+  infos_[static_cast<size_t>(v->id)].type = v->type;  // `type` may have been one of infos_
   return v;
 }
 

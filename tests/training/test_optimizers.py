@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from training_models import X, Y, plain, trainer
 
+from tiercel import _core
 from tiercel.training import SGD, Adagrad, Adam, AdamW, Dense, Lion, Loss, Momentum, RMSprop, Sequential, Trainer
 
 STEPS = 20
@@ -162,3 +163,69 @@ def test_groups():
         trainer(plain(), groups={"nothing*": {"lr": 2}})
     with pytest.raises(ValueError, match="a group has lr"):
         trainer(plain(), groups={"*": {"rate": 2}})
+
+
+SIZES = [1, 7, 3, 70000, 20, 16384, 5]
+
+
+def _lists(op, sizes, dtype, **scalars):
+    """Inputs of an optimiser's node for parameters of these sizes, and which outputs there are."""
+    rng = np.random.default_rng(5)
+    moments = {"Sgd": 0, "Momentum": 1, "Lion": 1, "Adagrad": 1}.get(op, 2)
+    make = [[rng.standard_normal(n).astype(dtype) for n in sizes] for _ in range(2)]
+    make += [[rng.random(n).astype(dtype) for n in sizes] for _ in range(moments)]
+    head = [np.array(0.1, dtype), np.array(3, np.int64), None, np.array(scalars.get("scale", 1.0), dtype)]
+    return head, make
+
+
+@pytest.mark.parametrize("op", ["Sgd", "Momentum", "RMSprop", "Adagrad", "Adam", "AdamW", "Lion"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_parameters_are_as_one_each(op, dtype):
+    head, lists = _lists(op, SIZES, dtype, scale=0.5)
+    attributes = {"momentum": 0.9, "weight_decay": 0.01}
+
+    def run(groups):
+        count = len(groups[0]) * (len(groups) - 1)
+        return _core.evaluate_node(op, "ai.tiercel", 1, head + [a for g in groups for a in g], count, attributes)
+
+    together = run(lists)
+    for k in range(len(SIZES)):
+        alone = run([g[k : k + 1] for g in lists])
+        for i, a in enumerate(alone):
+            np.testing.assert_array_equal(together[i * len(SIZES) + k], a)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("most", [0.5, 1e6])
+def test_clip_scale(dtype, most):
+    rng = np.random.default_rng(6)
+    grads = [rng.standard_normal(n).astype(dtype) for n in (0, *SIZES)]
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads))
+    for factor in (None, 0.25):
+        scale = None if factor is None else np.array(factor)
+        (got,) = _core.evaluate_node("ClipScale", "ai.tiercel", 1, [scale, *grads], 1, {"max_norm": most})
+        f = factor or 1.0
+        np.testing.assert_allclose(got, f * min(1, most / (f * norm + 1e-6)), rtol=1e-6)
+
+
+def test_clipping_has_the_same_bits_on_any_number_of_threads():
+    def weights(threads):
+        t = Trainer(Sequential([Dense(300, "tanh"), Dense(3)], input_shape=(5,), seed=4), "mse", AdamW(0.01), clip_norm=0.1, threads=threads)
+        for _ in range(5):
+            t.step(A, B)
+        return [w.tobytes() for w in t.weights.values()]
+
+    assert weights(1) == weights(2)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_that_is_not_finite_changes_nothing(accumulate):
+    t = Trainer(plain(), "cross_entropy", "adamw", clip_norm=1.0, accumulate=accumulate)
+    t.step(X, Y)
+    before = {n: a.copy() for n, a in t._core.state()}
+    bad = X.copy()
+    bad[3, 1] = np.nan
+    with pytest.raises(Exception, match="not finite"):
+        t.step(bad, Y)
+    for name, a in t._core.state():
+        np.testing.assert_array_equal(a, before[name], err_msg=name)
