@@ -6,6 +6,7 @@
 #include <map>
 
 #include "autodiff/gradients.h"
+#include "passes/passes.h"
 
 namespace tiercel {
 namespace {
@@ -37,12 +38,19 @@ bool all_finite(const Tensor& t) {
 Model own_small_constants(Model m) {
   constexpr int64_t kSmall = 1 << 20;
   m = with_graph(m, m.graph->clone());
-  for (int id = 0; id < m.graph->num_values(); ++id)
-    if (Value* v = m.graph->value(id); v && v->is_constant() && v->constant.dtype() != DType::kString && v->constant.bytes() <= kSmall) {
-      Tensor own(v->constant.dtype(), v->constant.shape());
-      v->constant.read(0, own.bytes(), own.data());
-      v->constant = own;
-    }
+  const auto own = [](Tensor& t) {
+    if (!t.defined() || t.dtype() == DType::kString || t.bytes() > kSmall) return;
+    Tensor copy(t.dtype(), t.shape());
+    if (t.bytes()) t.read(0, t.bytes(), copy.data());
+    t = copy;
+  };
+  for_each_graph(*m.graph, [&](Graph& g) {
+    for (int id = 0; id < g.num_values(); ++id)
+      if (Value* v = g.value(id); v && v->is_constant()) own(v->constant);
+    for (const auto& n : g.nodes())
+      for (auto& [key, a] : n->attributes)
+        if (auto* t = std::get_if<Tensor>(&a)) own(*t);
+  });
   return m;
 }
 
@@ -59,7 +67,7 @@ TrainingSession::TrainingSession(Model model, const TrainingOptions& options, co
   for (const auto& g : {graph_.step, graph_.evaluate, graph_.forward}) g->erase_dead();  // what became inputs is held by the states alone
   for (size_t i = 0; i < states_.size(); ++i) {
     Tensor& from = constants.at(names_[i])->constant;
-    from.read(0, from.bytes(), states_[i].data());
+    if (from.bytes()) from.read(0, from.bytes(), states_[i].data());
     from = Tensor(from.dtype(), from.shape(), nullptr, nullptr);
   }
   states.clear();

@@ -182,11 +182,11 @@ def _lists(op, sizes, dtype, **scalars):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_many_parameters_are_as_one_each(op, dtype):
     head, lists = _lists(op, SIZES, dtype, scale=0.5)
-    attributes = {"momentum": 0.9, "weight_decay": 0.01}
+    attributes = [("momentum", 1, 0.9), ("weight_decay", 1, 0.01)]
 
     def run(groups):
         count = len(groups[0]) * (len(groups) - 1)
-        return _core.evaluate_node(op, "ai.tiercel", 1, head + [a for g in groups for a in g], count, attributes)
+        return _core.evaluate_node(op, "ai.tiercel", 1, head + [a for g in groups for a in g], [True] * count, attributes)
 
     together = run(lists)
     for k in range(len(SIZES)):
@@ -203,7 +203,7 @@ def test_clip_scale(dtype, most):
     norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads))
     for factor in (None, 0.25):
         scale = None if factor is None else np.array(factor)
-        (got,) = _core.evaluate_node("ClipScale", "ai.tiercel", 1, [scale, *grads], 1, {"max_norm": most})
+        (got,) = _core.evaluate_node("ClipScale", "ai.tiercel", 1, [scale, *grads], [True], [("max_norm", 1, most)])
         f = factor or 1.0
         np.testing.assert_allclose(got, f * min(1, most / (f * norm + 1e-6)), rtol=1e-6)
 
