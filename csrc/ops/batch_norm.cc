@@ -59,6 +59,7 @@ void prepare(PrepareContext& ctx) {
     view.blocked = false;
   }
   const double epsilon = node.attr_float("epsilon", 1e-5f), momentum = node.attr_float("momentum", 0.9f);
+  const bool unbiased = node.attr_int("unbiased", 0) != 0;  // only in a training session: what the running variance estimates is that of all data
   const Activation act = activation_of(node);
   const double count = static_cast<double>(shape.count());
   ctx.cost((training ? 8 : 2) * count, static_cast<double>(bytes_of(ctx.dtype(0), 1)) * count * (training ? 4 : 2));
@@ -106,7 +107,8 @@ void prepare(PrepareContext& ctx) {
           if (view.space > 0) for (int64_t n = 0; n < view.batch; ++n) all.add(each[n * channels + c]);
           const double m = all.count ? all.mean : NAN, v = all.count ? all.variance() : NAN;
           put(1, c, mean * momentum + m * (1 - momentum));
-          put(2, c, var * momentum + v * (1 - momentum));
+          const double n = static_cast<double>(all.count);
+          put(2, c, var * momentum + v * (unbiased && n > 1 ? n / (n - 1) : 1) * (1 - momentum));
           put(3, c, m);
           put(4, c, v);
           mean = m;

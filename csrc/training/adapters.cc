@@ -35,14 +35,28 @@ bool form_of(const Use& use, const Shape& shape, AdapterForm* form) {
   return n.is("Conv") && shape.rank() >= 3 && n.attr_int("group", 1) == 1;
 }
 
-bool form_of(const Value* v, AdapterForm* form) {
-  AdapterForm first = AdapterForm::kRight;
-  for (size_t i = 0; i < v->uses.size(); ++i) {
-    if (!form_of(v->uses[i], v->constant.shape(), form)) return false;
-    if (i == 0) first = *form;
-    if (first != *form) return false;
+struct Place {
+  Node* node;
+  AdapterForm form;
+};
+
+// The nodes that multiply with a weight, as it is or through a Transpose; none where one of them cannot have an adapter.
+std::vector<Place> places_of(const Value* v) {
+  std::vector<Place> places;
+  const Shape& s = v->constant.shape();
+  for (const Use& use : v->uses) {
+    const Node& n = *use.node;
+    const Value* const turned = n.output();
+    const bool transpose = n.is("Transpose") && s.rank() == 2 && n.attr_ints("perm", {1, 0}) == std::vector<int64_t>{1, 0} && !turned->graph_output_uses;
+    for (const Use& at : transpose ? turned->uses : std::vector<Use>{use}) {
+      AdapterForm form;
+      if (!form_of(at, transpose ? Shape{s[1], s[0]} : s, &form)) return {};
+      if (transpose) form = form == AdapterForm::kRight ? AdapterForm::kTransposed : AdapterForm::kRight;
+      if (!places.empty() && places[0].form != form) return {};
+      places.push_back({at.node, form});
+    }
   }
-  return !v->uses.empty();
+  return places;
 }
 
 // y + factor (x a) b in the place of y, which `n` makes.
@@ -107,8 +121,8 @@ std::vector<std::string> head_weights(const Model& model, const std::string& out
 std::vector<std::pair<std::string, AdapterForm>> adaptable_weights(const Model& model) {
   std::vector<std::pair<std::string, AdapterForm>> found;
   for (const std::string& name : trainable_weights(model)) {
-    AdapterForm form;
-    if (form_of(constant_named(*model.graph, name), &form)) found.emplace_back(name, form);
+    const std::vector<Place> places = places_of(constant_named(*model.graph, name));
+    if (!places.empty()) found.emplace_back(name, places[0].form);
   }
   return found;
 }
@@ -120,8 +134,9 @@ Model add_adapters(const Model& model, const std::vector<std::string>& names, in
   Graph& g = *m.graph;
   for (const std::string& name : names) {
     Value* const v = constant_named(g, name);
-    AdapterForm form;
-    if (!form_of(v, &form)) fail(Code::kInvalidArgument, "weight \"", name, "\" cannot have an adapter: it is not the second operand of MatMul, Gemm or Conv of one group");
+    const std::vector<Place> places = places_of(v);
+    if (places.empty()) fail(Code::kInvalidArgument, "weight \"", name, "\" cannot have an adapter: it is not the second operand of MatMul, Gemm or Conv of one group");
+    const AdapterForm form = places[0].form;
     const Shape& s = v->constant.shape();
     const DType t = v->constant.dtype();
     Shape a{s[0], rank}, b{rank, s[1]};
@@ -133,7 +148,7 @@ Model add_adapters(const Model& model, const std::vector<std::string>& names, in
     }
     Value* const low = g.add_constant(name + ".lora_a", zeros(t, a));
     Value* const high = g.add_constant(name + ".lora_b", zeros(t, b));
-    for (const Use& use : std::vector<Use>(v->uses)) adapt(g, use.node, form, low, high, alpha / static_cast<double>(rank));
+    for (const Place& place : places) adapt(g, place.node, form, low, high, alpha / static_cast<double>(rank));
   }
   return m;
 }

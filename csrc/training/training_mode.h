@@ -10,4 +10,8 @@ namespace tiercel {
 // for each running statistic (a constant or a graph input), the value it has after the step.
 std::map<Value*, Value*> to_training_mode(Graph& graph, Value* step, int64_t seed);
 
+// The other way: BatchNormalization and Dropout that a file has in their training forms (which an exporter writes on request) become those of
+// inference, unless their further outputs are used.
+void to_inference_mode(Graph& graph);
+
 }  // namespace tiercel

@@ -6,6 +6,8 @@
 #include "ops/grad.h"
 #include "training/adapters.h"
 #include "training/trainer.h"
+#include "training/training_mode.h"
+#include "training/untie.h"
 
 namespace tiercel::python {
 namespace {
@@ -17,6 +19,14 @@ Model parse(const py::bytes& data, const std::string& folder) {
     delete static_cast<py::bytes*>(bytes);
   });
   return onnx::parse(view.data(), view.size(), Buffer(owner, const_cast<char*>(view.data())), folder);
+}
+
+// As it is trained and saved: a weight for each layer, all in inference mode.
+Model parse_trainee(const py::bytes& data, const std::string& folder) {
+  Model m = parse(data, folder);
+  untie(*m.graph);
+  to_inference_mode(*m.graph);
+  return m;
 }
 
 py::bytes bytes_of(const Model& m) {
@@ -73,7 +83,7 @@ std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string&
   SessionOptions session;
   session.threads = threads;
   session.profile = profile;
-  Model m = parse(model, folder);
+  Model m = parse_trainee(model, folder);
   const py::gil_scoped_release nogil;
   if (!adapters.empty()) m = add_adapters(m, adapters, rank, alpha);
   return std::make_unique<TrainingSession>(std::move(m), o, session);
@@ -103,19 +113,19 @@ double accumulate(TrainingSession& s, const py::sequence& arrays, double share) 
 
 py::dict weights(const py::bytes& model, const std::string& folder, const std::vector<std::string>& names) {
   py::dict d;
-  for (const auto& [name, tensor] : weights_of(parse(model, folder), names)) d[py::str(name)] = to_numpy(tensor).attr("copy")();
+  for (const auto& [name, tensor] : weights_of(parse_trainee(model, folder), names)) d[py::str(name)] = to_numpy(tensor).attr("copy")();
   return d;
 }
 
 Model changed(const py::bytes& model, const std::string& folder, const py::dict& weights) {
   std::map<std::string, Tensor> tensors;
   for (const auto& [name, array] : weights) tensors[name.cast<std::string>()] = to_tensor(array, name.cast<std::string>());
-  return with_weights(parse(model, folder), tensors);
+  return with_weights(parse_trainee(model, folder), tensors);
 }
 
 py::list adaptable(const py::bytes& model, const std::string& folder) {
   py::list list;
-  for (const auto& [name, form] : adaptable_weights(parse(model, folder)))
+  for (const auto& [name, form] : adaptable_weights(parse_trainee(model, folder)))
     list.append(py::make_tuple(name, form == AdapterForm::kRight ? "right" : form == AdapterForm::kTransposed ? "transposed" : "conv"));
   return list;
 }
@@ -243,10 +253,10 @@ void register_training(py::module_& m) {
              return d;
            }, "Bytes of a step: of its intermediates and the most that are alive at once, of weights with moments, of constants as read and as packed.")
       .def_property_readonly("arena_bytes", [](const TrainingSession& s) { return s.memory().arena; });
-  m.def("trainable_weights", [](const py::bytes& model, const std::string& folder) { return trainable_weights(parse(model, folder)); },
+  m.def("trainable_weights", [](const py::bytes& model, const std::string& folder) { return trainable_weights(parse_trainee(model, folder)); },
         py::arg("model"), py::arg("folder") = "", "Names of the weights that can be trained.");
   m.def("head_weights", [](const py::bytes& model, const std::string& folder, const std::string& output) {
-    return head_weights(parse(model, folder), output);
+    return head_weights(parse_trainee(model, folder), output);
   }, py::arg("model"), py::arg("folder"), py::arg("output"), "The weights of the last layer before an output.");
   m.def("adaptable_weights", &adaptable, py::arg("model"), py::arg("folder"), "(name, form) of the weights that LoRA can stand beside.");
   m.def("weights", &weights, py::arg("model"), py::arg("folder"), py::arg("names"), "{name: array} of initializers.");
