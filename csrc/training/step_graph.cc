@@ -55,13 +55,22 @@ bool is_float_weight(const Value* v) {
   return v->is_constant() && (v->constant.dtype() == DType::kFloat || v->constant.dtype() == DType::kDouble) && !v->name.empty();
 }
 
+// InstanceNormalization between two Reshapes, which exporters write for GroupNormalization: its scale and bias are ones and zeros, the weights follow.
+bool is_within_group_norm(const Node& n) {
+  const auto is_reshape = [](const Node* other) { return other && other->is("Reshape"); };
+  const Value* const x = n.input(0);
+  const Value* const y = n.output();
+  return n.is("InstanceNormalization") && x && is_reshape(x->producer) && y && y->has_one_use() && is_reshape(y->uses[0].node);
+}
+
 // Operands that are settings of a node, not weights.
 bool is_setting(const Use& use) {
   const Node& n = *use.node;
   const int i = use.index;
   const auto from = [&](const char* op, int first) { return n.op_type == op && i >= first; };
   return from("BatchNormalization", 3) || from("Resize", 1) || from("Upsample", 1) || from("Clip", 1) || from("Dropout", 1) || from("Pad", 1) ||
-         from("QuantizeLinear", 1) || from("DequantizeLinear", 1) || from("Range", 0) || from("OneHot", 1) || from("NonMaxSuppression", 0);
+         from("QuantizeLinear", 1) || from("DequantizeLinear", 1) || from("Range", 0) || from("OneHot", 1) || from("NonMaxSuppression", 0) ||
+         (i >= 1 && is_within_group_norm(n));
 }
 
 // Constants become inputs of the same names.

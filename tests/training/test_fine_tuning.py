@@ -125,3 +125,21 @@ def test_adapter_of_a_transposed_weight() -> None:
     a, b = trainer.weights["w.lora_a"], trainer.weights["w.lora_b"]
     assert a.shape == (4, 2) and b.shape == (2, 3) and b.any()
     np.testing.assert_allclose(trainer.predict(x), x @ (w.T + a @ b), atol=1e-5)
+
+
+def test_group_normalization_as_exporters_write_it() -> None:
+    """InstanceNormalization of ones and zeros between Reshapes, then scale and bias: these alone are weights."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "groups"], ["a"]),
+        helper.make_node("InstanceNormalization", ["a", "ones", "zeros"], ["b"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Reshape", ["b", "shape"], ["c"]),
+        helper.make_node("Mul", ["c", "scale"], ["d"]),
+        helper.make_node("Add", ["d", "bias"], ["y"]),
+    ]
+    fixed = {"groups": np.array([0, 2, -1]), "ones": np.ones(2, np.float32), "zeros": np.zeros(2, np.float32)}
+    fixed |= {"scale": np.ones((4, 1, 1), np.float32), "bias": np.zeros((4, 1, 1), np.float32)}
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4, 3, 3]) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(a, n) for n, a in fixed.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert set(Trainer(model, "mse", SGD(0.1)).weights) == {"scale", "bias"}

@@ -74,6 +74,8 @@ def export(case: Case, form: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, case.inputs, file, input_names=case.names, **FORMS[form])
+    for name, after in module.named_buffers():  # exporting in training mode runs the module, which changes its statistics
+        case.module.get_buffer(name).copy_(after)
     return file.getvalue()
 
 
