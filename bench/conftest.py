@@ -2,6 +2,7 @@
 
     python -m pytest bench/kernels --threads 1
     python -m pytest bench/models --zoo build/zoo --threads 2
+    python -m pytest bench/training --threads 1
 
 numpy's own matrix product is bound to the same number of threads.
 """
@@ -33,15 +34,15 @@ def threads(request: pytest.FixtureRequest) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """A row a bench: time, rates, and the time of onnxruntime over it."""
+    """A row a bench: time, rates, and the time of onnxruntime (of torch, in training) over it."""
     session = getattr(config, "_benchmarksession", None)
     benches = [b for b in session.benchmarks if b.stats.data] if session else []
     if not benches:
         return
     medians = {(b.group, b.extra_info.get("engine")): b.stats.median for b in benches}
-    rows = [["bench", "engine", "median us", "GFLOPS", "of peak", "GB/s", "times as fast as onnxruntime"]]
+    rows = [["bench", "engine", "median us", "GFLOPS", "of peak", "GB/s", "times as fast as the peer"]]
     for b in benches:
-        info, reference = b.extra_info, medians.get((b.group, "onnxruntime"))
+        info, reference = b.extra_info, medians.get((b.group, "onnxruntime"), medians.get((b.group, "torch")))
         rows.append([
             str(b.group), str(info.get("engine", "")), f"{b.stats.median * 1e6:.2f}",
             f"{info['gflops']:.1f}" if "gflops" in info else "",

@@ -24,7 +24,6 @@ import torch_reference as reference
 import tables
 
 
-
 def resnet50() -> reference.Case:
     """The last scale of each block is small, as is usual: a deep network whose branches weigh as much as what they are added to is so
     sensitive that PyTorch's losses in float and in double have no digit in common after a few steps."""
@@ -38,6 +37,8 @@ def resnet50() -> reference.Case:
 CASES = {"resnet50": resnet50, "bert_base": lambda: reference.bert(batch=2, length=16, classes=2)}
 # Small steps: where rounding decides on which side of a ReLU a value is, gradients differ by a thousandth, and the losses by that share of their fall.
 RATES = {("resnet50", "momentum"): 2e-5, ("bert_base", "momentum"): 1e-3, ("resnet50", "adamw"): 1e-6, ("bert_base", "adamw"): 1e-5}
+
+FEW = 20  # times that, where only the head or adapters are trained
 
 
 def main() -> int:
@@ -62,7 +63,7 @@ def main() -> int:
             for how in args.how:
                 for optimizer in args.optimizers:
                     began = time.perf_counter()
-                    rate = args.rate or RATES[name, optimizer]
+                    rate = args.rate or RATES[name, optimizer] * (1 if how == "all" else FEW)
 
                     def run(double: bool) -> reference.Curves:
                         return reference.compare(case, model, form, how, optimizer, rate, double, args.steps, args.threads)  # noqa: B023

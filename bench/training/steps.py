@@ -6,7 +6,8 @@
 The same weights, data and optimisers (cases.py); all forward, backward and update, the loss read each time. Each process takes the first steps
 before it times any, and one whose losses are not the first engine's (1e-4 of them) counts as failed. ms: the median of the rounds; ratios: the first
 engine's time (memory) over another's, the median of the rounds. MiB: how far the peak of resident memory rises above what the process has with
-everything imported and the model loaded. The first run compiles for torch.compile, into FOLDER, and takes some minutes more. Exit code 1: Tiercel failed.
+everything imported and the model loaded (of torch.compile with what compiling takes). The first run compiles for torch.compile, into FOLDER, and takes
+some minutes more. Exit code 1: Tiercel failed.
 Run nothing else on the machine meanwhile.
 """
 

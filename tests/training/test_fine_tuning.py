@@ -127,6 +127,58 @@ def test_adapter_of_a_transposed_weight() -> None:
     np.testing.assert_allclose(trainer.predict(x), x @ (w.T + a @ b), atol=1e-5)
 
 
+def test_a_normalisation_that_is_applied_twice() -> None:
+    """Its running statistics take in both batches, one after the other; the variance is the unbiased one."""
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "scale", "bias", "mean", "var"], ["b"]),
+        helper.make_node("BatchNormalization", ["x", "scale", "bias", "mean", "var"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
+    rng = np.random.default_rng(0)
+    fixed = {n: rng.random(3).astype(np.float32) for n in ("w", "scale", "bias", "mean", "var")}
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(a, n) for n, a in fixed.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    trainer = Trainer(model, "mse", SGD(0.0))
+    x = rng.standard_normal((6, 3)).astype(np.float32)
+    trainer.step(x, np.zeros_like(x))
+    mean, var = fixed["mean"], fixed["var"]
+    for batch in (x * fixed["w"], x):
+        mean, var = 0.9 * mean + 0.1 * batch.mean(0), 0.9 * var + 0.1 * batch.var(0, ddof=1)
+    state = trainer.model_state()
+    np.testing.assert_allclose(state["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(state["var"], var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_what_was_exported_for_training_is_saved_for_inference(opset: int) -> None:
+    """BatchNormalization of batch statistics and Dropout that drops: what `predict` and the file compute is neither."""
+    outputs = ["b", "mean_after", "var_after"] + (["saved_mean", "saved_var"] if opset < 14 else [])
+    mode = {} if opset < 14 else {"training_mode": 1}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "scale", "bias", "mean", "var"], outputs, **mode),
+        helper.make_node("Dropout", ["b", "ratio", "yes"], ["y", "mask"]),
+    ]
+    rng = np.random.default_rng(0)
+    fixed = {n: rng.random(3).astype(np.float32) for n in ("scale", "bias", "mean", "var")} | {"w": rng.random((3, 3)).astype(np.float32)}
+    fixed |= {"ratio": np.array(0.5, np.float32), "yes": np.array(True)}
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(a, n) for n, a in fixed.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    trainer = Trainer(model, "mse", SGD(0.1))
+    x = rng.standard_normal((6, 3)).astype(np.float32)
+    trainer.step(x, x)
+    now = {**fixed, **trainer.model_state()}
+    expected = (x @ now["w"] - now["mean"]) / np.sqrt(now["var"] + 1e-5) * now["scale"] + now["bias"]
+    np.testing.assert_allclose(trainer.predict(x), expected, rtol=1e-4, atol=1e-5)
+    assert trainer.evaluate(x, x)["loss"] == pytest.approx(np.mean((expected - x) ** 2), rel=1e-4)
+    written = onnx.load_from_string(trainer.model())
+    onnx.checker.check_model(written)
+    assert [len(n.output) for n in written.graph.node] == [1, 1, 1]
+
+
 def test_group_normalization_as_exporters_write_it() -> None:
     """InstanceNormalization of ones and zeros between Reshapes, then scale and bias: these alone are weights."""
     nodes = [
