@@ -2,33 +2,75 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 
+#include "autodiff/reach.h"
 #include "ops/grad.h"
+#include "passes/expand.h"
+#include "passes/passes.h"
 
 namespace tiercel {
 namespace {
 
-bool differentiable(const Type& t) {
-  return t.is_tensor() && (t.dtype == DType::kFloat || t.dtype == DType::kDouble || t.dtype == DType::kFloat16 || t.dtype == DType::kBFloat16);
+// The first node on a way from one of `values` that lets no gradient back; null: none of them does.
+const Node* find_block(std::vector<std::pair<const Value*, std::string>> open, const std::set<const Node*>* nodes, std::string* way) {
+  std::set<const Value*> seen;
+  for (size_t i = 0; i < open.size(); ++i) {
+    const auto [value, path] = open[i];
+    for (const Use& use : value->uses) {
+      const Node* n = use.node;
+      if (nodes && !nodes->count(n)) continue;
+      const GradRow* row = find_grad(n->op_type, n->domain);
+      if (row && !row->grad) continue;
+      const std::string further = path + " -> " + n->label();
+      std::vector<bool> in(n->inputs.size(), false);
+      in[static_cast<size_t>(use.index)] = true;
+      if (row)
+        for (const auto& [key, body] : n->subgraphs()) {
+          const std::vector<bool> at = reached_in_body(*n, *body, in);
+          std::vector<std::pair<const Value*, std::string>> inner;
+          for (size_t k = 0; k < at.size(); ++k)
+            if (at[k]) inner.emplace_back(body->inputs()[k], further + ", in its body: \"" + body->inputs()[k]->name + "\"");
+          if (const Node* blocked = find_block(std::move(inner), nullptr, way)) return blocked;
+        }
+      const std::vector<bool> out = reached(*n, in);
+      for (size_t k = 0; k < out.size(); ++k) {
+        const Value* v = n->outputs[k];
+        if (!v || !out[k] || !seen.insert(v).second) continue;
+        if (!row || (v->type.dtype != DType::kUndefined && !differentiable(v->type))) {
+          *way = further;
+          return n;
+        }
+        open.emplace_back(v, further);
+      }
+    }
+  }
+  return nullptr;
 }
 
 class Backward {
  public:
-  Backward(GraphWriter& w, std::span<Value* const> wrt) : w_(w) {
+  Backward(GraphWriter& w, std::span<Value* const> wrt, const GradientOptions& options) : w_(w), options_(options) {
     for (const auto& n : w.graph().nodes()) order_.push_back(n.get());
+    nodes_.insert(order_.begin(), order_.end());
     sums_.resize(static_cast<size_t>(w.graph().num_values()));
     from_.assign(sums_.size(), nullptr);
     depends_.assign(sums_.size(), false);
+    fixed_.assign(sums_.size(), false);
+    for (const Value* v : options.fixed) fixed_[at(v)] = true;
     for (const Value* v : wrt) depends_[at(v)] = true;
+    std::vector<bool> in;
     for (const Node* n : order_) {
-      const GradRow* row = find_grad(n->op_type, n->domain);
-      if (row && !row->grad) continue;
-      for (Value* in : n->inputs)
-        if (in && depends_[at(in)]) {
-          for (const Value* out : n->outputs)
-            if (out && !depends_[at(out)]) depends_[at(out)] = true, from_[at(out)] = in;
-          break;
-        }
+      in.clear();
+      Value* first = nullptr;
+      for (Value* v : n->inputs) {
+        in.push_back(v && depends_[at(v)]);
+        if (in.back() && !first) first = v;
+      }
+      if (!first) continue;
+      const std::vector<bool> out = reached(*n, in);
+      for (size_t i = 0; i < out.size(); ++i)
+        if (const Value* v = n->outputs[i]; v && out[i] && !depends_[at(v)] && !fixed_[at(v)]) depends_[at(v)] = true, from_[at(v)] = first;
     }
   }
 
@@ -51,37 +93,14 @@ class Backward {
   std::string way_to(const Value* v) const {
     std::vector<std::string> steps;
     for (; from_[at(v)]; v = from_[at(v)]) steps.push_back(v->producer->label());
-    std::string s = "\"" + v->name + "\"";
+    std::string s = options_.way + "\"" + v->name + "\"";
     std::reverse(steps.begin(), steps.end());
     for (const std::string& step : steps) s += " -> " + step;
     return s;
   }
 
   // The first node on a way from v that lets no gradient back, for v that has none; null: none of them does.
-  const Node* blocked_by(const Value* v, std::string* way) const {
-    std::vector<std::pair<const Value*, std::string>> open{{v, "\"" + v->name + "\""}};
-    std::vector<bool> seen(sums_.size(), false);
-    for (size_t i = 0; i < open.size(); ++i) {
-      const auto [value, path] = open[i];
-      for (const Use& use : value->uses) {
-        const Node* n = use.node;
-        if (std::find(order_.begin(), order_.end(), n) == order_.end()) continue;
-        const GradRow* row = find_grad(n->op_type, n->domain);
-        if (row && !row->grad) continue;
-        for (const Value* out : n->outputs) {
-          if (!out || seen[at(out)]) continue;
-          seen[at(out)] = true;
-          const std::string further = path + " -> " + n->label();
-          if (!row || !differentiable(w_.type(out))) {
-            *way = further;
-            return n;
-          }
-          open.emplace_back(out, further);
-        }
-      }
-    }
-    return nullptr;
-  }
+  const Node* blocked_by(const Value* v, std::string* way) const { return find_block({{v, "\"" + v->name + "\""}}, &nodes_, way); }
 
  private:
   static size_t at(const Value* v) { return static_cast<size_t>(v->id); }
@@ -92,7 +111,7 @@ class Backward {
     if (list.size() > 1) {
       w_.name = "gradient of " + v->name;
       Value* sum = list[0];
-      for (size_t i = 1; i < list.size(); ++i) sum = w_.add(sum, list[i]);
+      for (size_t i = 1; i < list.size(); ++i) sum = w_.sum(sum, list[i]);
       list.assign(1, sum);
     }
     return list[0];
@@ -102,7 +121,7 @@ class Backward {
     std::vector<Value*> dy;
     bool any = false;
     for (const Value* out : n.outputs) {
-      dy.push_back(out && depends_[at(out)] ? total(out) : nullptr);
+      dy.push_back(out && depends_[at(out)] && !fixed_[at(out)] ? total(out) : nullptr);
       any |= dy.back() != nullptr;
     }
     if (!any) return;
@@ -122,28 +141,34 @@ class Backward {
            " -> ", n.label());
     w_.name = n.name.empty() ? "gradient of " + n.op_type : n.name + "/gradient";
     GradContext ctx(n, w_, dy, {wanted.get(), n.inputs.size()});
+    ctx.way = way_to(first) + " -> " + n.label();
+    const std::vector<Value*> inputs = n.inputs;  // a rule may give the node more of them
     row->grad(ctx);
-    for (size_t i = 0; i < n.inputs.size(); ++i)
-      if (ctx.dx[i]) sums_[at(n.inputs[i])].push_back(ctx.dx[i]);
+    for (size_t i = 0; i < inputs.size(); ++i)
+      if (ctx.dx[i]) sums_[at(inputs[i])].push_back(ctx.dx[i]);
   }
 
   GraphWriter& w_;
+  const GradientOptions& options_;
   std::vector<Node*> order_;
+  std::set<const Node*> nodes_;            // the same
   std::vector<std::vector<Value*>> sums_;  // contributions, by value id
   std::vector<bool> depends_;              // on what the gradient is asked of
+  std::vector<bool> fixed_;
   std::vector<Value*> from_;               // the operand through which it does
 };
 
 }  // namespace
 
-std::vector<Value*> gradients(GraphWriter& writer, std::span<const GradientSeed> seeds, std::span<Value* const> wrt) {
-  Backward b(writer, wrt);
+std::vector<Value*> gradients(GraphWriter& writer, std::span<const GradientSeed> seeds, std::span<Value* const> wrt,
+                              const GradientOptions& options) {
+  Backward b(writer, wrt, options);
   for (const GradientSeed& s : seeds) b.seed(s);
   b.run();
   std::vector<Value*> result;
   for (Value* v : wrt) {
     result.push_back(b.of(v));
-    if (result.back()) continue;
+    if (result.back() || !options.strict) continue;
     const bool reaches = std::any_of(seeds.begin(), seeds.end(), [&](const GradientSeed& s) { return b.depends(s.output); });
     std::string way;
     if (reaches)
@@ -151,6 +176,14 @@ std::vector<Value*> gradients(GraphWriter& writer, std::span<const GradientSeed>
         fail(Code::kNotImplemented, n->label(), " cannot be differentiated, and no other way leads from \"", v->name, "\" to the result: ", way);
   }
   return result;
+}
+
+void make_differentiable(Graph& graph) {
+  infer_all(graph);
+  for (const auto expand : {expand_microsoft, expand_microsoft_attention, expand_microsoft_grouped, expand_attention, expand_rotary, expand_einsum}) {
+    for_each_graph(graph, expand);
+    infer_all(graph);
+  }
 }
 
 }  // namespace tiercel

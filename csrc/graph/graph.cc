@@ -233,6 +233,35 @@ void Graph::resize_inputs(Node* node, int n) {
   node->inputs.resize(n, nullptr);
 }
 
+void Graph::insert_input(Node* node, int index, Value* v) {
+  for (int i = index; i < static_cast<int>(node->inputs.size()); ++i)
+    if (Value* moved = node->inputs[static_cast<size_t>(i)])
+      for (Use& u : moved->uses)
+        if (u.node == node && u.index == i) {
+          u.index = -i - 2;  // its place from now on, marked as done
+          break;
+        }
+  node->inputs.insert(node->inputs.begin() + index, v);
+  for (Value* moved : node->inputs)
+    if (moved)
+      for (Use& u : moved->uses)
+        if (u.node == node && u.index < 0) u.index = -u.index - 1;
+  add_use(v, node, index);
+}
+
+void Graph::insert_output(Node* node, int index, Value* v) {
+  node->outputs.insert(node->outputs.begin() + index, v);
+  if (v) v->producer = node;
+  for (size_t i = static_cast<size_t>(index); i < node->outputs.size(); ++i)
+    if (Value* o = node->outputs[i]) o->output_index = static_cast<int>(i);
+}
+
+void Graph::order_inputs(std::vector<Value*> inputs) {
+  if (!std::is_permutation(inputs.begin(), inputs.end(), inputs_.begin(), inputs_.end()))
+    fail(Code::kInvalidGraph, "graph \"", name, "\": these are not its inputs in another order");
+  inputs_ = std::move(inputs);
+}
+
 void Graph::replace_uses(Value* from, Value* to) {
   if (from == to) return;
   std::vector<Use> uses;
@@ -293,6 +322,41 @@ void Graph::erase_dead() {
 
 // ---- Copying and checking
 
+namespace {
+void copy_node(Graph& g, const Node& n, std::vector<Value*> inputs, std::vector<Value*> outputs, Node* before = nullptr) {
+  Node* c = g.add_node(n.op_type, n.domain, n.opset, std::move(inputs), std::move(outputs), before);
+  c->name = n.name;
+  c->own_inputs = n.own_inputs;
+  c->attributes = n.attributes;
+  for (auto& [key, a] : c->attributes) {
+    if (auto* body = std::get_if<std::shared_ptr<Graph>>(&a)) *body = (*body)->clone();
+    if (auto* bodies = std::get_if<std::vector<std::shared_ptr<Graph>>>(&a))
+      for (auto& b : *bodies) b = b->clone();
+  }
+}
+}  // namespace
+
+std::vector<Value*> Graph::append(const Graph& from, std::span<Value* const> inputs) {
+  std::unordered_map<const Value*, Value*> to;
+  std::unordered_set<std::string> names;
+  for (const auto& v : values_) if (v) names.insert(v->name);
+  for (size_t i = 0; i < from.inputs_.size(); ++i) to[from.inputs_[i]] = inputs[i];
+  const auto map = [&](const std::vector<Value*>& vs) {
+    std::vector<Value*> r;
+    for (const Value* v : vs) {
+      if (v && !to.count(v)) {
+        Value* c = add_value(names.insert(v->name).second ? v->name : "", v->type);
+        c->constant = v->constant;
+        to[v] = c;
+      }
+      r.push_back(v ? to.at(v) : nullptr);
+    }
+    return r;
+  };
+  for (const auto& n : from.nodes_) copy_node(*this, *n, map(n->inputs), map(n->outputs));
+  return map(from.outputs_);
+}
+
 std::shared_ptr<Graph> Graph::clone() const {
   auto g = std::make_shared<Graph>(symbols_);
   g->name = name;
@@ -313,17 +377,7 @@ std::shared_ptr<Graph> Graph::clone() const {
     return r;
   };
   g->inputs_ = map(inputs_);
-  for (const auto& n : nodes_) {
-    Node* c = g->add_node(n->op_type, n->domain, n->opset, map(n->inputs), map(n->outputs));
-    c->name = n->name;
-    c->own_inputs = n->own_inputs;
-    c->attributes = n->attributes;
-    for (auto& [key, a] : c->attributes) {
-      if (auto* body = std::get_if<std::shared_ptr<Graph>>(&a)) *body = (*body)->clone();
-      if (auto* bodies = std::get_if<std::vector<std::shared_ptr<Graph>>>(&a))
-        for (auto& b : *bodies) b = b->clone();
-    }
-  }
+  for (const auto& n : nodes_) copy_node(*g, *n, map(n->inputs), map(n->outputs));
   for (Value* v : outputs_) g->add_output(to.at(v));
   return g;
 }

@@ -7,6 +7,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -149,6 +150,7 @@ class Graph {
   Value* add_constant(std::string name, Tensor tensor);
   Value* new_constant(Tensor tensor, std::string_view what = "constant");  // under a name of its own
   void remove_input(int index);   // it must have no uses
+  void order_inputs(std::vector<Value*> inputs);  // the same ones in another order
   void add_output(Value* v);
   void set_output(int index, Value* v);
   void clear_outputs();
@@ -162,6 +164,10 @@ class Graph {
   void set_input(Node* node, int index, Value* v);  // v may be null
   void add_node_input(Node* node, Value* v);        // appends an own input (not after captures)
   void resize_inputs(Node* node, int n);
+  void insert_input(Node* node, int index, Value* v);   // own or capture: `own_inputs` is the caller's business
+  void insert_output(Node* node, int index, Value* v);  // v has no producer yet; or is null
+  // Appends copies of `from`'s nodes and constants with `inputs` for its inputs. Returns what its outputs are then.
+  std::vector<Value*> append(const Graph& from, std::span<Value* const> inputs);
   // In nodes and in outputs. Where `from` is a graph output, `to` takes over its name (so it should be a node's output).
   void replace_uses(Value* from, Value* to);
   // Turns a node's output into a constant: it keeps its name and uses and loses its producer.

@@ -1,5 +1,7 @@
 #include "onnx/import.h"
 
+#include "autodiff/gradient_operator.h"
+
 #include <unordered_map>
 #include <unordered_set>
 
@@ -170,6 +172,7 @@ class Importer {
       if (!given.attribute) continue;
       attributes.emplace_back(std::string(a.name), convert(*given.attribute, *given.scope, level, inputs, bodies));
     }
+    if (n.op_type == "Gradient" && n.domain == kTrainingDomain) name_values(n, attributes, scope, inputs);
     std::vector<Value*> outputs;
     for (std::string_view o : n.outputs) outputs.push_back(o.empty() ? nullptr : new_output(n, o, scope));
     Node* node = level.graph->add_node(std::string(n.op_type), std::string(n.domain), opset(n, scope.call), std::move(inputs),
@@ -190,6 +193,22 @@ class Importer {
              "\", is neither a graph input nor an initializer nor computed by any node");
     }
     return inputs;
+  }
+
+  // Gradient's attributes name values where the node stands: those become inputs after its own, xs, then zs, then y.
+  void name_values(const NodeProto& n, const std::vector<std::pair<std::string, Attribute>>& attributes, Scope& scope, std::vector<Value*>& inputs) {
+    std::vector<std::string> names;
+    for (const char* key : {"xs", "zs", "y"})
+      for (const auto& [name, value] : attributes) {
+        if (name != key) continue;
+        if (const auto* list = std::get_if<std::vector<std::string>>(&value)) names.insert(names.end(), list->begin(), list->end());
+        else if (const auto* one = std::get_if<std::string>(&value)) names.push_back(*one);
+      }
+    for (const std::string& name : names) {
+      Value* v = find(scope, name);
+      if (!v) fail(Code::kInvalidGraph, n.label(), ": \"", name, "\", which its attributes name, is no value that is computed before it");
+      inputs.push_back(v);
+    }
   }
 
   // The value that output `name` of a node gives.

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "autodiff/gradient_operator.h"
 #include "onnx/import.h"
 #include "onnx/onnx.h"
 
@@ -58,6 +59,7 @@ Model parse_model(const FileBytes& file, ExternalFiles& external) {
   model.doc = m.doc;
   for (const auto& [key, value] : m.metadata) model.metadata.emplace_back(key, value);
   model.graph = import_graph(m, symbols);
+  expand_gradients(*model.graph);
   return model;
 }
 

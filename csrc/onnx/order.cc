@@ -3,6 +3,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "autodiff/gradient_operator.h"
 #include "onnx/import.h"
 
 namespace tiercel::onnx {
@@ -25,7 +26,10 @@ void add_free_names(const GraphProto& g, Names& names) {
 
 void add_uses(const NodeProto& node, Names& names) {
   for (std::string_view i : node.inputs) if (!i.empty()) names.insert(i);
+  const bool named = node.op_type == "Gradient" && node.domain == kTrainingDomain;  // its attributes xs, zs and y name values
   for (const AttributeProto& a : node.attributes) {
+    if (const auto* one = std::get_if<std::string_view>(&a.value); one && named) names.insert(*one);
+    if (const auto* list = std::get_if<std::vector<std::string_view>>(&a.value); list && named) names.insert(list->begin(), list->end());
     if (const auto* g = std::get_if<AttributeProto::GraphPtr>(&a.value)) add_free_names(**g, names);
     if (const auto* gs = std::get_if<std::vector<AttributeProto::GraphPtr>>(&a.value))
       for (const auto& g : *gs) add_free_names(*g, names);

@@ -1,6 +1,6 @@
 // If, Loop, Scan, and Constant. Their eval is collective: every thread walks the same steps, thread 0 alone holds the values
 // and decides, and Worker::agree tells the others.
-#include "ops/bodies.h"
+#include "ops/control_flow.h"
 
 namespace tiercel {
 namespace {
@@ -80,7 +80,46 @@ void eval_if(EvalContext& ctx, Worker& w) {
     for (int i = 0; i < ctx.num_outputs(); ++i) ctx.set(i, std::move(out[static_cast<size_t>(i)]));
 }
 
+// What scan output i is where no step was made: as inference has it for these inputs, else as the body declares.
+Type item_type(const EvalContext& ctx, int i, const Value* declared) {
+  std::vector<ValueInfo> infos(static_cast<size_t>(ctx.num_inputs())), out(static_cast<size_t>(ctx.num_outputs()));
+  std::vector<const ValueInfo*> in;
+  for (int k = 0; k < ctx.num_inputs(); ++k) {
+    ValueInfo& info = infos[static_cast<size_t>(k)];
+    const bool tensor = ctx.has_input(k) && ctx.value(k).is_tensor();
+    if (tensor) info.type = Type::tensor(ctx.tensor(k).dtype(), ctx.tensor(k).shape());
+    else if (const Value* v = ctx.node.input(k)) info.type = v->type;
+    if (tensor && is_integer(info.type.dtype) && ctx.tensor(k).count() <= kMaxKnownInts) info.constant = &ctx.tensor(k);
+    in.push_back(ctx.node.input(k) ? &info : nullptr);
+  }
+  try {
+    SymbolTable symbols(ctx.node.graph->symbols());
+    infer_node(ctx.node, in, out, symbols);
+  } catch (const Error&) {
+    return declared->type;
+  }
+  Type t = out[static_cast<size_t>(i)].type;
+  if (!t.ranked || t.shape.rank() == 0) return declared->type;
+  return t;
+}
+
+// Type of an item of output i, which is stacked along `axis`.
+Type empty_item(const EvalContext& ctx, int i, const Value* declared, int64_t axis) {
+  Type t = item_type(ctx, i, declared);
+  if (&t.shape != &declared->type.shape && t.ranked && t.shape.rank() > 0 && !(t.shape == declared->type.shape)) t.shape.erase(normalize_axis(axis, t.shape.rank()));
+  return t;
+}
+
 // ---- Loop(M, cond, state...) -> (state..., stacked...); body(i, cond, state...) -> (cond, state..., item...)
+
+// What the body's own inputs are at the first step.
+std::vector<ValueInfo> loop_inputs(const InferContext& ctx) {
+  std::vector<ValueInfo> own{scalar_of(DType::kInt64), scalar_of(DType::kBool)};
+  for (int i = 2; i < ctx.node.num_own_inputs(); ++i) own.push_back(type_only(ctx, i));
+  const auto given = ctx.has_input(1) ? small_ints(ctx, 1) : std::vector<Dim>{1};
+  if (given && given->size() == 1 && (*given)[0] == 1) own[1].ints = std::vector<Dim>{1};
+  return own;
+}
 
 void infer_loop(InferContext& ctx) {
   const int states = ctx.node.num_own_inputs() - 2;
@@ -89,12 +128,9 @@ void infer_loop(InferContext& ctx) {
   const int stacked = static_cast<int>(body.outputs().size()) - 1 - states;
   ctx.check(stacked >= 0, "the body should give the condition and ", states, " states");
   ctx.check(ctx.num_outputs() <= states + stacked, "the node has ", ctx.num_outputs(), " outputs, its body gives ", states + stacked);
-  std::vector<ValueInfo> own{scalar_of(DType::kInt64), scalar_of(DType::kBool)};
-  for (int i = 0; i < states; ++i) own.push_back(type_only(ctx, 2 + i));
-  const auto given = ctx.has_input(1) ? small_ints(ctx, 1) : std::vector<Dim>{1};
-  const bool starts = given && given->size() == 1 && (*given)[0] == 1;
-  if (starts) own[1].ints = std::vector<Dim>{1};
+  std::vector<ValueInfo> own = loop_inputs(ctx);
   const auto out = infer_steps(ctx, body, own, 2, 1, static_cast<size_t>(states));
+  const bool starts = own[1].ints.has_value();
   // A loop that nothing ends early makes as many steps as it was told to.
   const bool goes_on = starts && out[0].ints && *out[0].ints == std::vector<Dim>{1};
   const auto trips = ctx.has_input(0) ? small_ints(ctx, 0) : std::nullopt;
@@ -149,41 +185,9 @@ void eval_loop(EvalContext& ctx, Worker& w) {
 // ---- Scan(state..., sequence...) -> (state..., stacked...); body(state..., item...) -> (state..., item...)
 // Opset 8 has sequence_lens as its first input, a batch axis 0 on everything and the sequences along axis 1.
 
-struct ScanForm {
-  int first, states, scans, stacked;  // first: index of the first state among the inputs
-  std::vector<int64_t> in_axes, in_back, out_axes, out_back;
-  Graph* body;
-
-  explicit ScanForm(const Node& node) {
-    first = node.opset < 9 ? 1 : 0;
-    const int64_t n = node.attr_int("num_scan_inputs", 0);
-    const int own = node.num_own_inputs() - first;
-    if (n < 1 || n > own) fail(Code::kInvalidGraph, node.label(), ": num_scan_inputs is ", n, " for ", own, " inputs");
-    scans = static_cast<int>(n);
-    states = own - scans;
-    body = &body_of(node, "body", own, states);
-    stacked = static_cast<int>(body->outputs().size()) - states;
-    auto list = [&](const char* key, int count) {
-      auto v = node.attr_ints(key);
-      if (v.empty()) v.assign(static_cast<size_t>(count), 0);
-      if (static_cast<int>(v.size()) != count) fail(Code::kInvalidGraph, node.label(), ": '", key, "' should have ", count, " entries");
-      return v;
-    };
-    in_axes = list("scan_input_axes", scans);
-    in_back = list(node.opset < 9 ? "directions" : "scan_input_directions", scans);
-    out_axes = list("scan_output_axes", stacked);
-    out_back = list("scan_output_directions", stacked);
-    for (const auto* directions : {&in_back, &out_back})
-      for (int64_t d : *directions) if (d != 0 && d != 1) fail(Code::kInvalidGraph, node.label(), ": direction ", d, " is neither 0 nor 1");
-    if (static_cast<int>(node.outputs.size()) > states + stacked)
-      fail(Code::kInvalidGraph, node.label(), ": ", node.outputs.size(), " outputs, but the body gives ", states + stacked);
-  }
-};
-
-void infer_scan(InferContext& ctx) {
-  const ScanForm form(ctx.node);
+// What the body's own inputs are at the first step; the number of steps and, of opset 8, of sequences.
+std::vector<ValueInfo> scan_inputs(const InferContext& ctx, const ScanForm& form, Dim& steps, Dim& batch) {
   const bool batched = ctx.node.opset < 9;
-  Dim steps = ctx.fresh(), batch = ctx.fresh();
   auto unbatch = [&](Type& t) {
     if (!batched || !t.ranked) return;
     ctx.check(t.shape.rank() > 0, "every input should have a batch axis");
@@ -204,6 +208,14 @@ void infer_scan(InferContext& ctx) {
     steps = unify(ctx, t.shape[axis], steps, "the lengths of the scan inputs");
     t.shape.erase(axis);
   }
+  return own;
+}
+
+void infer_scan(InferContext& ctx) {
+  const ScanForm form(ctx.node);
+  const bool batched = ctx.node.opset < 9;
+  Dim steps = ctx.fresh(), batch = ctx.fresh();
+  std::vector<ValueInfo> own = scan_inputs(ctx, form, steps, batch);
   const auto out = infer_steps(ctx, *form.body, own, 0, 0, static_cast<size_t>(form.states));
   for (int i = 0; i < ctx.num_outputs(); ++i) {
     const auto k = static_cast<size_t>(i);
@@ -374,4 +386,44 @@ const OpRegistration rows({
 });
 
 }  // namespace
+
+ScanForm::ScanForm(const Node& node) {
+  first = node.opset < 9 ? 1 : 0;
+  const int64_t n = node.attr_int("num_scan_inputs", 0);
+  const int own = node.num_own_inputs() - first;
+  if (n < 1 || n > own) fail(Code::kInvalidGraph, node.label(), ": num_scan_inputs is ", n, " for ", own, " inputs");
+  scans = static_cast<int>(n);
+  states = own - scans;
+  body = &body_of(node, "body", own, states);
+  stacked = static_cast<int>(body->outputs().size()) - states;
+  auto list = [&](const char* key, int count) {
+    auto v = node.attr_ints(key);
+    if (v.empty()) v.assign(static_cast<size_t>(count), 0);
+    if (static_cast<int>(v.size()) != count) fail(Code::kInvalidGraph, node.label(), ": '", key, "' should have ", count, " entries");
+    return v;
+  };
+  in_axes = list("scan_input_axes", scans);
+  in_back = list(node.opset < 9 ? "directions" : "scan_input_directions", scans);
+  out_axes = list("scan_output_axes", stacked);
+  out_back = list("scan_output_directions", stacked);
+  for (const auto* directions : {&in_back, &out_back})
+    for (int64_t d : *directions) if (d != 0 && d != 1) fail(Code::kInvalidGraph, node.label(), ": direction ", d, " is neither 0 nor 1");
+  if (static_cast<int>(node.outputs.size()) > states + stacked)
+    fail(Code::kInvalidGraph, node.label(), ": ", node.outputs.size(), " outputs, but the body gives ", states + stacked);
+}
+
+std::vector<ValueInfo> step_inputs(const InferContext& ctx) {
+  std::vector<ValueInfo> own;
+  if (ctx.node.op_type == "Loop") {
+    own = loop_inputs(ctx);
+    infer_steps(ctx, body_of(ctx.node, "body", -1, -1), own, 2, 1, own.size() - 2);
+  } else {
+    const ScanForm form(ctx.node);
+    Dim steps = ctx.fresh(), batch = ctx.fresh();
+    own = scan_inputs(ctx, form, steps, batch);
+    infer_steps(ctx, *form.body, own, 0, 0, static_cast<size_t>(form.states));
+  }
+  return own;
+}
+
 }  // namespace tiercel

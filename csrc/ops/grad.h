@@ -1,6 +1,7 @@
 // Gradient rules: what stands beside an operator's forward so that autodiff can go backwards through it.
 #pragma once
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -17,6 +18,9 @@ class GradContext {
   const Node& node;
   GraphWriter& w;
   std::vector<Value*> dx;  // the answer, by input; null: no gradient
+
+  std::string way;         // how the gradient's errors name the way to this node
+  Node& forward() const { return node_; }  // for rules that make it give more; inputs keep their numbers in `dx` and `set`
 
   Value* x(int i) const { return node.input(i); }
   Value* y(int i = 0) const { return node.output(i); }

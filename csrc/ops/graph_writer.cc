@@ -31,7 +31,7 @@ std::vector<Value*> GraphWriter::ops(const char* type, std::vector<Value*> input
 }
 
 void GraphWriter::ops_into(const char* type, std::vector<Value*> inputs, std::vector<Value*> outputs, AttributeList attributes, const char* domain) {
-  Node* node = graph_.add_node(type, domain, *domain ? 1 : kOpset, std::move(inputs), std::move(outputs));
+  Node* node = graph_.add_node(type, domain, *domain ? 1 : kOpset, std::move(inputs), std::move(outputs), before);
   node->name = name;
   for (auto& [key, value] : attributes) node->set(key, std::move(value));
   infer(node);
@@ -52,10 +52,31 @@ Value* GraphWriter::add_output(Node* node, int index) {
 }
 
 Value* GraphWriter::input(const std::string& name, const Type& type) {
-  Value* v = graph_.add_input(name, type);
+  ValueInfo known;
+  known.type = type;
+  return input(name, known);
+}
+
+Value* GraphWriter::input(const std::string& name, ValueInfo info) {
+  Value* v = graph_.add_input(name, info.type);
   infos_.resize(static_cast<size_t>(graph_.num_values()));
-  infos_[static_cast<size_t>(v->id)].type = v->type;  // `type` may have been one of infos_
+  infos_[static_cast<size_t>(v->id)] = std::move(info);
   return v;
+}
+
+std::vector<Value*> GraphWriter::append(const Graph& from, std::span<Value* const> inputs) {
+  const std::vector<Value*> outputs = graph_.append(from, inputs);
+  std::vector<ValueInfo> known;
+  for (const Value* v : graph_.inputs()) known.push_back(info(v));
+  std::vector<const ValueInfo*> in;
+  for (const ValueInfo& i : known) in.push_back(&i);
+  infos_ = infer_graph(graph_, in);
+  return outputs;
+}
+
+void GraphWriter::declare(Value* v, const Type& type) {
+  v->type = type;
+  infos_[static_cast<size_t>(v->id)].type = type;
 }
 
 Value* GraphWriter::constant(Tensor t) {
@@ -84,6 +105,24 @@ Value* GraphWriter::reshape_like(Value* v, Value* like) {
   return same_shape(v, like) ? v : op("Reshape", {v, shape_of(like)}, {{"allowzero", int64_t{1}}});
 }
 Value* GraphWriter::expand_like(Value* v, Value* like) { return same_shape(v, like) ? v : op("Expand", {v, shape_of(like)}); }
+
+Value* GraphWriter::zeros_like(Value* v) {
+  if (type(v).kind != Kind::kSequence) return expand_like(scalar_like(0, v), v);
+  return map({v}, [](GraphWriter& w, std::span<Value* const> items) { return w.zeros_like(items[0]); });
+}
+Value* GraphWriter::sum(Value* a, Value* b) {
+  if (type(a).kind != Kind::kSequence) return add(a, b);
+  return map({a, b}, [](GraphWriter& w, std::span<Value* const> items) { return w.add(items[0], items[1]); });
+}
+Value* GraphWriter::map(std::vector<Value*> sequences, Value* (*f)(GraphWriter& w, std::span<Value* const> items)) {
+  auto body = std::make_shared<Graph>(graph_.symbol_table());
+  GraphWriter w(*body);
+  std::vector<Value*> items;
+  for (const Value* v : sequences) items.push_back(w.input(cat("item_", items.size()), Type::tensor(dtype(v))));
+  body->add_output(f(w, items));
+  return op("SequenceMap", std::move(sequences), {{"body", Attribute(body)}});
+}
+
 Value* GraphWriter::count_of(Value* v, DType t) {
   if (type(v).static_shape()) return scalar(static_cast<double>(shape(v).count()), t);
   return op("Cast", {op("Size", {v})}, {{"to", static_cast<int64_t>(t)}});

@@ -1,5 +1,6 @@
 // Appends nodes to a graph, typed as they are made: what gradient rules, losses and optimisers are written with.
 #pragma once
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,9 +17,10 @@ class GraphWriter {
   explicit GraphWriter(Graph& graph);
 
   Graph& graph() const { return graph_; }
-  std::string name;  // of the nodes that are made from now on
+  std::string name;        // of the nodes that are made from now on
+  Node* before = nullptr;  // they stand before this one; null: at the end of the graph
 
-  // A node of ONNX (or of `domain`) at the end of the graph. Errors of inference name it.
+  // A node of ONNX (or of `domain`). Errors of inference name it.
   Value* op(const char* type, std::vector<Value*> inputs, AttributeList attributes = {}, const char* domain = "");
   std::vector<Value*> ops(const char* type, std::vector<Value*> inputs, int outputs, AttributeList attributes = {}, const char* domain = "");
   // The same, of values that are there; null: the output is left out.
@@ -26,6 +28,12 @@ class GraphWriter {
   // Makes a node give an output that was left out.
   Value* add_output(Node* node, int index);
   Value* input(const std::string& name, const Type& type);  // of the graph
+  Value* input(const std::string& name, ValueInfo info);
+  // Copies of the nodes of `from` at the end of the graph, with `inputs` for its inputs; returns its outputs.
+  std::vector<Value*> append(const Graph& from, std::span<Value* const> inputs);
+  // What is known of v, where inference cannot see it.
+  void declare(Value* v, const Type& type);
+  void infer(Node* node);  // anew, after its inputs, outputs or bodies have changed
   Value* constant(Tensor t);
   Value* ints(const std::vector<int64_t>& v);            // [n]
   Value* scalar(double x, DType t);
@@ -50,12 +58,16 @@ class GraphWriter {
   // v, whose elements are those of `like`, in that one's shape.
   Value* reshape_like(Value* v, Value* like);
   Value* expand_like(Value* v, Value* like);
+  // Zeros in the shape of v: of a tensor, or of every item of a sequence; and the sum of two such.
+  Value* zeros_like(Value* v);
+  Value* sum(Value* a, Value* b);
+  // A SequenceMap of `sequences` whose body computes f of an item each.
+  Value* map(std::vector<Value*> sequences, Value* (*f)(GraphWriter& w, std::span<Value* const> items));
   // Number of elements of v, as a scalar of dtype t.
   Value* count_of(Value* v, DType t);
   bool same_shape(const Value* a, const Value* b) const;  // is it known?
 
  private:
-  void infer(Node* node);
   Graph& graph_;
   std::vector<ValueInfo> infos_;  // by value id
 };

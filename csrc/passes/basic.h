@@ -6,6 +6,8 @@ namespace tiercel {
 
 // Outer constants that a body captures become constants of the body; captures that a body does not use go.
 void sink_constants(Graph& graph);
+// The opposite, of floats: an outer constant, of which import gave bodies copies, is captured by them. So it can be trained, or replaced.
+void capture_constants(Graph& graph);
 // Nodes whose inputs are constants, or whose small integer results are known, become constants. Computed by the engine's own
 // kernels. Results much larger than what they are made of stay nodes.
 // A large constant that is transposed for a matrix product alone stays, too: the product's packing transposes it on its way.

@@ -1,4 +1,5 @@
 // Passes about bodies of control flow.
+#include <map>
 #include <unordered_map>
 
 #include "passes/basic.h"
@@ -60,6 +61,59 @@ void sink_constants(Graph& graph) {
         remove_input_at(graph, node.get(), at + i);
       }
     }
+}
+
+namespace {
+
+const void* memory_of(const Tensor& t) { return t.is_deferred() ? t.deferred_bytes().data : t.data(); }
+
+using ByMemory = std::unordered_map<const void*, Value*>;  // values of a graph that stand for constants
+
+const ByMemory::value_type* find_same(const ByMemory& outer, const Value* v) {
+  if (!v || !v->is_constant() || !is_float(v->constant.dtype()) || v->constant.count() == 0) return nullptr;
+  const auto it = outer.find(memory_of(v->constant));
+  return it != outer.end() && it->second->type.dtype == v->type.dtype && it->second->type.shape == v->type.shape ? &*it : nullptr;
+}
+
+// Those of `outer` that a body, or a body in it, has copies of.
+void find_copies(const Graph& body, const ByMemory& outer, std::map<int, const void*>& found) {
+  for (int id = 0; id < body.num_values(); ++id)
+    if (const auto* same = find_same(outer, body.value(id))) found[same->second->id] = same->first;
+  for (const auto& n : body.nodes())
+    for (const auto& [key, inner] : n->subgraphs()) find_copies(*inner, outer, found);
+}
+
+void capture_from(Graph& graph, const ByMemory& outer) {
+  for (const auto& node : graph.nodes())
+    for (const auto& [key, body] : node->subgraphs()) {
+      std::map<int, const void*> found;  // by id: the order does not depend on addresses
+      find_copies(*body, outer, found);
+      if (found.empty()) continue;
+      if (node->own_inputs < 0) node->own_inputs = static_cast<int>(node->inputs.size());
+      ByMemory inner;
+      for (const auto& [id, memory] : found) {
+        Value* from = graph.value(id);
+        Value* in = body->add_input("", from->type);
+        graph.insert_input(node.get(), node->captures_begin(body) + body->captured++, from);
+        inner[memory] = in;
+        for (int k = 0; k < body->num_values(); ++k) {
+          Value* v = body->value(k);
+          if (!find_same({{memory, from}}, v)) continue;
+          if (in->name.empty()) std::swap(in->name, v->name);
+          body->replace_uses(v, in);
+        }
+      }
+      capture_from(*body, inner);
+    }
+}
+
+}  // namespace
+
+void capture_constants(Graph& graph) {
+  ByMemory own;
+  for (int id = 0; id < graph.num_values(); ++id)
+    if (Value* v = graph.value(id); v && v->is_constant() && v->constant.count() > 0) own.try_emplace(memory_of(v->constant), v);
+  capture_from(graph, own);
 }
 
 void inline_if(Graph& graph) {

@@ -69,13 +69,6 @@ void type_captures(Graph& graph) {
     }
 }
 
-void infer_all(Graph& graph) {
-  infer_graph(graph);
-  type_captures(graph);
-  for (const auto& node : graph.nodes())
-    for (auto& [key, body] : node->subgraphs()) infer_all(*body);
-}
-
 std::vector<std::string> split(const char* text) {
   std::vector<std::string> parts;
   std::string part;
@@ -99,6 +92,13 @@ size_t fingerprint(const Graph& graph) {
 }
 
 }  // namespace
+
+void infer_all(Graph& graph) {
+  infer_graph(graph);
+  type_captures(graph);
+  for (const auto& node : graph.nodes())
+    for (auto& [key, body] : node->subgraphs()) infer_all(*body);
+}
 
 std::span<const Pass> pass_table() { return kPasses; }
 

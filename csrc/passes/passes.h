@@ -26,6 +26,9 @@ struct PassOptions {
 // Runs the table on a model. Types of all values are inferred before the first pass and after each.
 void optimize(Model& model, const PassOptions& options);
 
+// Types of all values, in bodies too.
+void infer_all(Graph& graph);
+
 // Calls f on the graph and on every body in it, innermost first.
 void for_each_graph(Graph& graph, const std::function<void(Graph&)>& f);
 

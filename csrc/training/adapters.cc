@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "passes/basic.h"
 #include "training/step_graph.h"
 
 namespace tiercel {
@@ -162,6 +163,7 @@ std::map<std::string, Tensor> weights_of(const Model& model, const std::vector<s
 Model with_weights(const Model& model, const std::map<std::string, Tensor>& weights) {
   Model m = model;
   m.graph = model.graph->clone();
+  capture_constants(*m.graph);
   for (const auto& [name, tensor] : weights) {
     Value* const v = constant_named(*m.graph, name);
     if (v->constant.dtype() != tensor.dtype() || !(v->constant.shape() == tensor.shape()))

@@ -6,6 +6,7 @@
 #include "autodiff/gradients.h"
 #include "ops/infer_graph.h"
 #include "ops/registry.h"
+#include "passes/basic.h"
 #include "passes/expand.h"
 #include "passes/fuse_activations.h"
 #include "training/training_mode.h"
@@ -67,6 +68,12 @@ bool is_within_group_norm(const Node& n) {
 bool is_setting(const Use& use) {
   const Node& n = *use.node;
   const int i = use.index;
+  for (const auto& [key, body] : n.subgraphs()) {
+    const int k = i - n.captures_begin(body);
+    if (k < 0 || k >= body->captured) continue;
+    const Value* v = body->inputs()[body->inputs().size() - static_cast<size_t>(body->captured) + static_cast<size_t>(k)];
+    return std::any_of(v->uses.begin(), v->uses.end(), is_setting);
+  }
   const auto from = [&](const char* op, int first) { return n.op_type == op && i >= first; };
   return from("BatchNormalization", 3) || from("Resize", 1) || from("Upsample", 1) || from("Clip", 1) || from("Dropout", 1) || from("Pad", 1) ||
          from("QuantizeLinear", 1) || from("DequantizeLinear", 1) || from("Range", 0) || from("OneHot", 1) || from("NonMaxSuppression", 0) ||
@@ -107,7 +114,9 @@ Type target_type(Graph& g, const Type& prediction, const LossSpec& loss) {
 }  // namespace
 
 std::vector<std::string> trainable_weights(const Model& model) {
-  const Graph& g = *model.graph;
+  const std::shared_ptr<Graph> copy = model.graph->clone();
+  capture_constants(*copy);
+  const Graph& g = *copy;
   std::vector<std::string> names;
   for (int id = 0; id < g.num_values(); ++id) {
     const Value* v = g.value(id);
@@ -123,11 +132,8 @@ namespace {
 // A copy of the model's graph, typed, in which what has no gradient but stands for others that have is written as those.
 std::shared_ptr<Graph> differentiable_graph(const Model& model) {
   std::shared_ptr<Graph> g = model.graph->clone();
-  infer_graph(*g);
-  for (const auto expand : {expand_microsoft, expand_microsoft_attention, expand_microsoft_grouped, expand_attention, expand_rotary, expand_einsum}) {
-    expand(*g);
-    infer_graph(*g);
-  }
+  capture_constants(*g);
+  make_differentiable(*g);
   return g;
 }
 

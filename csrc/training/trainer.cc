@@ -6,6 +6,7 @@
 #include <map>
 
 #include "autodiff/gradients.h"
+#include "passes/basic.h"
 #include "passes/passes.h"
 
 namespace tiercel {
@@ -38,6 +39,7 @@ bool all_finite(const Tensor& t) {
 Model own_small_constants(Model m) {
   constexpr int64_t kSmall = 1 << 20;
   m = with_graph(m, m.graph->clone());
+  capture_constants(*m.graph);  // so model() need replace no copies in bodies
   const auto own = [](Tensor& t) {
     if (!t.defined() || t.dtype() == DType::kString || t.bytes() > kSmall) return;
     Tensor copy(t.dtype(), t.shape());
