@@ -28,6 +28,7 @@ class Stack {
   // `axis` in the result; `total`: how many will come (negative: unknown, then axis should be 0); `reverse`: last first.
   Stack(int axis, int64_t total, bool reverse) : axis_(axis), total_(total), reverse_(reverse) {}
   void add(const EvalContext& ctx, const Tensor& item);
+  bool empty() const { return count_ == 0; }
   // The result; `empty` gives dtype and shape where nothing came (unknown extents count as 0).
   Tensor take(const Type& empty);
 

@@ -2,6 +2,8 @@
 // and decides, and Worker::agree tells the others.
 #include "ops/control_flow.h"
 
+#include "ops/registry.h"
+
 namespace tiercel {
 namespace {
 
@@ -80,8 +82,9 @@ void eval_if(EvalContext& ctx, Worker& w) {
     for (int i = 0; i < ctx.num_outputs(); ++i) ctx.set(i, std::move(out[static_cast<size_t>(i)]));
 }
 
-// What scan output i is where no step was made: as inference has it for these inputs, else as the body declares.
-Type item_type(const EvalContext& ctx, int i, const Value* declared) {
+// Scan output i. Where no step was made its shape is what inference has for these inputs, else what the body declares.
+Tensor take_stacked(const EvalContext& ctx, Stack& stack, int i, const Value* declared) {
+  if (!stack.empty()) return stack.take(declared->type);
   std::vector<ValueInfo> infos(static_cast<size_t>(ctx.num_inputs())), out(static_cast<size_t>(ctx.num_outputs()));
   std::vector<const ValueInfo*> in;
   for (int k = 0; k < ctx.num_inputs(); ++k) {
@@ -96,18 +99,12 @@ Type item_type(const EvalContext& ctx, int i, const Value* declared) {
     SymbolTable symbols(ctx.node.graph->symbols());
     infer_node(ctx.node, in, out, symbols);
   } catch (const Error&) {
-    return declared->type;
+    return stack.take(declared->type);
   }
   Type t = out[static_cast<size_t>(i)].type;
-  if (!t.ranked || t.shape.rank() == 0) return declared->type;
-  return t;
-}
-
-// Type of an item of output i, which is stacked along `axis`.
-Type empty_item(const EvalContext& ctx, int i, const Value* declared, int64_t axis) {
-  Type t = item_type(ctx, i, declared);
-  if (&t.shape != &declared->type.shape && t.ranked && t.shape.rank() > 0 && !(t.shape == declared->type.shape)) t.shape.erase(normalize_axis(axis, t.shape.rank()));
-  return t;
+  if (!t.ranked || t.dtype == DType::kUndefined) return stack.take(declared->type);
+  for (int k = 0; k < t.shape.rank(); ++k) t.shape[k] = std::max<Dim>(t.shape[k], 0);
+  return t.shape.count() == 0 ? Tensor(t.dtype, t.shape) : stack.take(declared->type);
 }
 
 // ---- Loop(M, cond, state...) -> (state..., stacked...); body(i, cond, state...) -> (cond, state..., item...)
@@ -178,7 +175,7 @@ void eval_loop(EvalContext& ctx, Worker& w) {
   for (int i = 0; i < ctx.num_outputs(); ++i) {
     if (!ctx.has_output(i)) continue;
     if (i < states) ctx.set(i, std::move(state[static_cast<size_t>(i)]));
-    else ctx.set(i, stacks[static_cast<size_t>(i - states)].take(body.outputs()[static_cast<size_t>(1 + i)]->type));
+    else ctx.set(i, take_stacked(ctx, stacks[static_cast<size_t>(i - states)], i, body.outputs()[static_cast<size_t>(1 + i)]));
   }
 }
 
@@ -283,7 +280,7 @@ void eval_scan(EvalContext& ctx, Worker& w) {
   for (int i = 0; i < ctx.num_outputs(); ++i) {
     if (!ctx.has_output(i)) continue;
     if (i < form.states) ctx.set(i, std::move(state[static_cast<size_t>(i)]));
-    else ctx.set(i, stacks[static_cast<size_t>(i - form.states)].take(form.body->outputs()[static_cast<size_t>(i)]->type));
+    else ctx.set(i, take_stacked(ctx, stacks[static_cast<size_t>(i - form.states)], i, form.body->outputs()[static_cast<size_t>(i)]));
   }
 }
 
