@@ -78,7 +78,11 @@ class Backward {
     w_.name = "gradient";
     if (!differentiable(w_.type(s.output)))
       fail(Code::kInvalidArgument, "\"", s.output->name, "\" is a ", w_.type(s.output).str(), ": only floats have gradients");
-    Value* g = s.gradient ? s.gradient : w_.expand_like(w_.scalar_like(1, s.output), s.output);
+    Value* g = s.gradient;
+    if (!g && w_.type(s.output).kind == Kind::kSequence)
+      g = w_.map({s.output}, [](GraphWriter& w, std::span<Value* const> items) { return w.expand_like(w.scalar_like(1, items[0]), items[0]); });
+    else if (!g)
+      g = w_.expand_like(w_.scalar_like(1, s.output), s.output);
     sums_[at(s.output)].push_back(g);
   }
 

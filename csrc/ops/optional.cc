@@ -1,4 +1,5 @@
 // Optional, OptionalHasElement, OptionalGetElement. At run time an optional is its element, or nothing.
+#include "ops/grad.h"
 #include "ops/movement.h"
 
 namespace tiercel {
@@ -42,6 +43,11 @@ const OpRegistration rows({
     {"OptionalHasElement", "", 15, infer_has, nullptr, eval_has},
     {"OptionalGetElement", "", 15, infer_get, nullptr, eval_get},
 });
+
+// The gradient of an optional is that of its element.
+void grad(GradContext& c) { c.set(0, c.dy()); }
+
+const GradRegistration grads({{"Optional", "", grad}, {"OptionalGetElement", "", grad}, {"OptionalHasElement", "", nullptr}});
 
 }  // namespace
 }  // namespace tiercel

@@ -1,6 +1,7 @@
 // Sequences of tensors: SequenceConstruct, SequenceEmpty, SequenceAt, SequenceInsert, SequenceErase, SequenceLength,
 // SplitToSequence, ConcatFromSequence, SequenceMap.
 #include "ops/bodies.h"
+#include "ops/grad.h"
 
 namespace tiercel {
 namespace {
@@ -236,6 +237,66 @@ const OpRegistration rows({
     {"SplitToSequence", "", 11, infer_split, nullptr, eval_split},
     {"ConcatFromSequence", "", 11, infer_concat, nullptr, eval_concat},
     {"SequenceMap", "", 17, infer_map, nullptr, eval_map, kCollective},
+});
+
+// ---- Gradients: that of a sequence is the sequence of its items' gradients
+
+// The position in input `i`, counted from the front of a sequence of `length`.
+Value* front_position(GradContext& c, int i, Value* length) {
+  Value *p = c.w.op("Cast", {c.x(i)}, {{"to", static_cast<int64_t>(DType::kInt64)}}), *zero = c.w.constant(Tensor::of<int64_t>({}, {0}));
+  return c.w.op("Where", {c.w.op("Less", {p, zero}), c.w.add(p, length), p});
+}
+Value* length_of(GradContext& c, Value* v) { return c.w.op("SequenceLength", {v}); }
+Value* number(GradContext& c, int64_t i) { return c.w.constant(Tensor::of<int64_t>({}, {i})); }
+
+void grad_construct(GradContext& c) {
+  for (int i = 0; i < static_cast<int>(c.node.inputs.size()); ++i) {
+    if (!c.wants(i)) continue;
+    Value* item = c.w.op("SequenceAt", {c.dy(), number(c, i)});
+    c.w.declare(item, c.w.type(c.x(i)));
+    c.set(i, item);
+  }
+}
+
+void grad_at(GradContext& c) {
+  Value* const p = front_position(c, 1, length_of(c, c.x(0)));
+  c.set(0, c.w.op("SequenceInsert", {c.w.op("SequenceErase", {c.w.zeros_like(c.x(0)), p}), c.dy(), p}));
+}
+
+void grad_insert(GradContext& c) {  // the length is dy's: so the sequence itself need not be kept
+  Value* const p = c.has(2) ? front_position(c, 2, c.w.sub(length_of(c, c.dy()), number(c, 1))) : number(c, -1);
+  if (c.wants(0)) c.set(0, c.w.op("SequenceErase", {c.dy(), p}));
+  if (!c.wants(1)) return;
+  Value* item = c.w.op("SequenceAt", {c.dy(), p});
+  c.w.declare(item, c.w.type(c.x(1)));
+  c.set(1, item);
+}
+
+void grad_erase(GradContext& c) {
+  Value* const p = c.has(1) ? front_position(c, 1, length_of(c, c.x(0))) : c.w.sub(length_of(c, c.x(0)), number(c, 1));
+  c.set(0, c.w.op("SequenceInsert", {c.dy(), c.w.zeros_like(c.w.op("SequenceAt", {c.x(0), p})), p}));
+}
+
+void grad_split(GradContext& c) {
+  const bool stack = !c.has(1) && c.node.attr_int("keepdims", 1) == 0;
+  Value* dx = c.w.op("ConcatFromSequence", {c.dy()}, {{"axis", c.node.attr_int("axis", 0)}, {"new_axis", int64_t{stack}}});
+  c.w.declare(dx, c.w.type(c.x(0)));
+  c.set(0, dx);
+}
+
+void grad_concat(GradContext& c) {
+  const int64_t axis = c.node.attr_int("axis", 0);
+  if (c.node.attr_int("new_axis", 0)) return c.set(0, c.w.op("SplitToSequence", {c.dy()}, {{"axis", axis}, {"keepdims", int64_t{0}}}));
+  Value* shapes = c.w.map({c.x(0)}, [](GraphWriter& w, std::span<Value* const> items) { return w.shape_of(items[0]); });
+  shapes = c.w.op("ConcatFromSequence", {shapes}, {{"axis", int64_t{0}}, {"new_axis", int64_t{1}}});
+  Value* sizes = c.w.op("Gather", {shapes, number(c, axis)}, {{"axis", int64_t{1}}});
+  c.w.declare(sizes, Type::tensor(DType::kInt64, Shape{c.w.graph().symbols().fresh()}));
+  c.set(0, c.w.op("SplitToSequence", {c.dy(), sizes}, {{"axis", axis}}));
+}
+
+const GradRegistration grads({
+    {"SequenceConstruct", "", grad_construct}, {"SequenceAt", "", grad_at}, {"SequenceInsert", "", grad_insert}, {"SequenceErase", "", grad_erase},
+    {"SplitToSequence", "", grad_split}, {"ConcatFromSequence", "", grad_concat}, {"SequenceLength", "", nullptr}, {"SequenceEmpty", "", nullptr},
 });
 
 }  // namespace

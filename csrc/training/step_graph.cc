@@ -425,7 +425,7 @@ Model gradient_model(const Model& model, const std::vector<std::string>& outputs
   }
   const std::vector<Value*> grads = gradients(w, seeds, values);
   for (size_t i = 0; i < grads.size(); ++i) {
-    Value* v = grads[i] ? grads[i] : w.expand_like(w.scalar_like(0, values[i]), values[i]);
+    Value* v = grads[i] ? grads[i] : w.zeros_like(values[i]);
     v = w.op("Identity", {v});  // a value of its own: one may be the gradient of two
     v->name = "gradient of " + wrt[i];
     g.add_output(v);

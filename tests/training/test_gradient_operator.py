@@ -216,8 +216,8 @@ def test_errors() -> None:
     assert "xs" in error([mul, node], feeds, ["d"])
     node = helper.make_node("Gradient", ["x", "x"], ["d", "e"], name="g", domain=TRAINING, xs=["x", "x"], y="y")
     assert "twice" in error([mul, node], feeds, ["d"])
-    node = helper.make_node("Gradient", [], [], name="g", domain=TRAINING, xs=["x"], y="y")
-    assert error([mul, node], feeds, ["y"])
+    node = helper.make_node("Gradient", [], ["d"], name="g", domain=TRAINING, xs=["x"], y="y")
+    assert "1 inputs, not 0" in error([mul, node], feeds, ["d"])
     unique = helper.make_node("Unique", ["x"], ["u"], name="the_unique")
     text = error([unique, gradient(["x"], ["d"], "u")], feeds, ["d"])
     assert "the_unique" in text and "grad" in text
