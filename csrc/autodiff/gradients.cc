@@ -182,7 +182,21 @@ std::vector<Value*> gradients(GraphWriter& writer, std::span<const GradientSeed>
   return result;
 }
 
+namespace {
+
+// Each body is gone through several times for each time that the one around it is.
+constexpr int kMaxNesting = 12;
+
+void check_nesting(const Graph& graph, int depth) {
+  if (depth > kMaxNesting) fail(Code::kNotImplemented, "gradients: bodies are nested more than ", kMaxNesting, " deep in the graph \"", graph.name, "\"");
+  for (const auto& n : graph.nodes())
+    for (const auto& [key, body] : n->subgraphs()) check_nesting(*body, depth + 1);
+}
+
+}  // namespace
+
 void make_differentiable(Graph& graph) {
+  check_nesting(graph, 0);
   infer_all(graph);
   for (const auto expand : {expand_microsoft, expand_microsoft_attention, expand_microsoft_grouped, expand_attention, expand_rotary, expand_einsum}) {
     for_each_graph(graph, expand);

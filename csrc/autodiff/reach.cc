@@ -19,6 +19,20 @@ std::vector<std::pair<size_t, size_t>> carried(const Node& node, const Graph& bo
   return pairs;
 }
 
+// Inputs of the body that are reached at some step (`at`), and its outputs.
+std::vector<bool> reached_at_last(const Node& node, const Graph& body, const std::vector<bool>& inputs, std::vector<bool>& at) {
+  at.clear();
+  for (const int i : body_operands(node, body)) at.push_back(i >= 0 && i < static_cast<int>(inputs.size()) && inputs[static_cast<size_t>(i)]);
+  const auto states = carried(node, body);
+  for (;;) {
+    std::vector<bool> out = reached(body, at);
+    bool more = false;
+    for (const auto& [o, i] : states)
+      if (out[o] && !at[i]) at[i] = more = true;
+    if (!more) return out;
+  }
+}
+
 }  // namespace
 
 bool differentiable(const Type& t) {
@@ -37,14 +51,7 @@ std::vector<int> body_operands(const Node& node, const Graph& body) {
 
 std::vector<bool> reached_in_body(const Node& node, const Graph& body, const std::vector<bool>& inputs) {
   std::vector<bool> at;
-  for (const int i : body_operands(node, body)) at.push_back(i >= 0 && i < static_cast<int>(inputs.size()) && inputs[static_cast<size_t>(i)]);
-  const auto states = carried(node, body);
-  for (bool more = true; more;) {
-    more = false;
-    const std::vector<bool> out = reached(body, at);
-    for (const auto& [o, i] : states)
-      if (out[o] && !at[i]) at[i] = more = true;
-  }
+  reached_at_last(node, body, inputs, at);
   return at;
 }
 
@@ -59,7 +66,8 @@ std::vector<bool> reached(const Node& node, const std::vector<bool>& inputs) {
   }
   const size_t skip = node.is("Loop") ? 1 : 0;  // the condition
   for (const auto& [key, body] : node.subgraphs()) {
-    const std::vector<bool> at = reached_in_body(node, *body, inputs), out = reached(*body, at);
+    std::vector<bool> at;
+    const std::vector<bool> out = reached_at_last(node, *body, inputs, at);
     for (size_t i = 0; i < outputs.size() && i + skip < out.size(); ++i) outputs[i] = outputs[i] || out[i + skip];
     for (const auto& [o, i] : carried(node, *body))  // no step may be made: the states are what they were
       if (at[i] && o - skip < outputs.size()) outputs[o - skip] = true;

@@ -302,7 +302,9 @@ def test_split_and_optional(keepdims: int, split: Any) -> None:
     if split is not None and not keepdims:
         pytest.skip("keepdims has no meaning")
     nodes = [
-        helper.make_node("SplitToSequence", ["x"] if split is None else ["x", "split"], ["s"], axis=1, keepdims=keepdims),
+        helper.make_node(
+            "SplitToSequence", ["x"] if split is None else ["x", "split"], ["s"], axis=1, keepdims=keepdims
+        ),
         helper.make_node("SequenceAt", ["s", "one"], ["item"]),
         helper.make_node("Optional", ["item"], ["maybe"]),
         helper.make_node("OptionalGetElement", ["maybe"], ["item2"]),
@@ -397,8 +399,42 @@ def test_blocked_way_through_a_body_is_named() -> None:
     )
     node = helper.make_node("Scan", ["h0", "x"], ["h"], name="outer", body=body, num_scan_inputs=1)
     data = model_of([node], {"h0": draw(), "x": draw(3, 2), "w": draw(2)}, ["h"]).SerializeToString()
-    with pytest.raises(Exception, match='pick.*cannot be differentiated.*"w" -> Scan node "outer", in its body: .*pick'):
+    with pytest.raises(
+        Exception, match='pick.*cannot be differentiated.*"w" -> Scan node "outer", in its body: .*pick'
+    ):
         _core.gradient_model(data, "", [], ["x", "w"])
+
+
+@pytest.mark.parametrize(("depth", "works"), [(6, True), (30, False)])
+def test_deep_nesting(depth: int, works: bool) -> None:
+    """Many bodies in one another take no endless time."""
+
+    def loop(k: int) -> onnx.NodeProto:
+        inner = [helper.make_node("Sin", [f"s{k}"], [f"t{k}"])] if k == depth else [loop(k + 1)]
+        body = helper.make_graph(
+            [
+                *inner,
+                helper.make_node("Mul", [f"t{k}", "w"], [f"u{k}"]),
+                helper.make_node("Identity", [f"c{k}"], [f"go{k}"]),
+            ],
+            f"body{k}",
+            [info(f"i{k}", [], TensorProto.INT64), info(f"c{k}", [], TensorProto.BOOL), info(f"s{k}")],
+            [info(f"go{k}", [], TensorProto.BOOL), info(f"u{k}")],
+        )
+        return helper.make_node(
+            "Loop", ["n", "", f"s{k}"] if k == 0 else ["n", "", f"s{k - 1}"], [f"t{k - 1}"], body=body
+        )
+
+    node = loop(0)
+    node.input[2] = "x"
+    node.output[0] = "y"
+    feeds = {"x": draw(2)}
+    weights = {"n": np.array(1), "w": draw(2, seed=2) + 1.5}
+    if works:
+        check([node], feeds, ["y"], ["x", "w"], weights)
+        return
+    with pytest.raises(Exception, match="nested more than"):
+        _core.gradient_model(model_of([node], feeds, ["y"], weights).SerializeToString(), "", [], ["x"])
 
 
 def test_random_body_is_an_error() -> None:
@@ -424,7 +460,9 @@ def test_scan_against_torch() -> None:
     feeds = {"h0": draw(2, 4), "x": draw(6, 2, 3)}
     data = model_of([node], feeds, ["h", "y"], SCAN_WEIGHTS).SerializeToString()
     wrt = ["h0", "x", "W", "U", "b"]
-    got = tiercel.InferenceSession(_core.gradient_model(data, "", [], wrt)).run([f"gradient of {n}" for n in wrt], feeds)
+    got = tiercel.InferenceSession(_core.gradient_model(data, "", [], wrt)).run(
+        [f"gradient of {n}" for n in wrt], feeds
+    )
     t = {n: torch.tensor(v, requires_grad=True) for n, v in {**feeds, **SCAN_WEIGHTS}.items()}
     h, total = t["h0"], 0
     for x in t["x"]:

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tiercel
+from tiercel.training import differentiable_operators
 
 TRAINING = "ai.onnx.preview.training"
 
@@ -22,7 +23,8 @@ def session_of(
     functions: Any = (),
 ) -> tiercel.InferenceSession:
     inputs = [
-        helper.make_tensor_value_info(n, int(helper.np_dtype_to_tensor_dtype(v.dtype)), v.shape) for n, v in feeds.items()
+        helper.make_tensor_value_info(n, int(helper.np_dtype_to_tensor_dtype(v.dtype)), v.shape)
+        for n, v in feeds.items()
     ]
     graph = helper.make_graph(
         nodes,
@@ -36,13 +38,17 @@ def session_of(
     return tiercel.InferenceSession(model.SerializeToString())
 
 
-def run(nodes: list[onnx.NodeProto], feeds: dict[str, np.ndarray], outputs: list[str], **kwargs: Any) -> list[np.ndarray]:
+def run(
+    nodes: list[onnx.NodeProto], feeds: dict[str, np.ndarray], outputs: list[str], **kwargs: Any
+) -> list[np.ndarray]:
     return session_of(nodes, feeds, outputs, **kwargs).run(outputs, feeds)
 
 
 def gradient(inputs: list[str], outputs: list[str], y: str, zs: list[str] | None = None) -> onnx.NodeProto:
     xs = inputs[: len(inputs) - len(zs or [])]
-    return helper.make_node("Gradient", inputs, outputs, name="grad", domain=TRAINING, xs=xs, y=y, **({"zs": zs} if zs else {}))
+    return helper.make_node(
+        "Gradient", inputs, outputs, name="grad", domain=TRAINING, xs=xs, y=y, **({"zs": zs} if zs else {})
+    )
 
 
 X = np.array([0.3, -0.7, 1.1])
@@ -149,7 +155,10 @@ def test_inside_a_function() -> None:
         [helper.make_node("Mul", ["a", "a"], ["square"]), gradient(["a"], ["slope"], "square")],
         [helper.make_opsetid("", 17), helper.make_opsetid(TRAINING, 1)],
     )  # fmt: skip
-    nodes = [helper.make_node("Slope", ["x"], ["s"], domain="local"), helper.make_node("Slope", ["w"], ["s2"], domain="local")]
+    nodes = [
+        helper.make_node("Slope", ["x"], ["s"], domain="local"),
+        helper.make_node("Slope", ["w"], ["s2"], domain="local"),
+    ]
     s, s2 = run(nodes, {"x": X, "w": W}, ["s", "s2"], functions=[function])
     np.testing.assert_allclose(s, 2 * X)
     np.testing.assert_allclose(s2, 2 * W)
@@ -188,7 +197,9 @@ def test_second_order_through_a_scan(constant: bool) -> None:
 
 def test_in_a_branch() -> None:
     info = helper.make_tensor_value_info("d", TensorProto.DOUBLE, None)
-    then = helper.make_graph([helper.make_node("Mul", ["x", "x"], ["q"]), gradient(["x"], ["d"], "q")], "then", [], [info])
+    then = helper.make_graph(
+        [helper.make_node("Mul", ["x", "x"], ["q"]), gradient(["x"], ["d"], "q")], "then", [], [info]
+    )
     info2 = helper.make_tensor_value_info("e", TensorProto.DOUBLE, None)
     other = helper.make_graph([helper.make_node("Neg", ["x"], ["e"])], "else", [], [info2])
     node = helper.make_node("If", ["c"], ["out"], then_branch=then, else_branch=other)
@@ -198,7 +209,7 @@ def test_in_a_branch() -> None:
 
 
 def error(nodes: list[onnx.NodeProto], feeds: dict[str, np.ndarray], outputs: list[str]) -> str:
-    with pytest.raises(Exception) as e:
+    with pytest.raises(Exception, match=r"\w") as e:
         session_of(nodes, feeds, outputs)
     return str(e.value)
 
@@ -227,19 +238,16 @@ def test_errors() -> None:
 
 def test_a_rule_without_a_derivative_of_its_own_says_so() -> None:
     nodes = [
-        helper.make_node("GlobalAveragePool", ["p"], ["a"]),
         helper.make_node("MaxPool", ["p"], ["m"], name="pool", kernel_shape=[2, 2]),
         helper.make_node("Mul", ["m", "m"], ["y"]),
         gradient(["p"], ["d"], "y"),
         gradient(["p"], ["d2"], "d"),
     ]
     feeds = {"p": np.random.default_rng(0).standard_normal((1, 1, 4, 4))}
-    try:
-        d2 = run(nodes, feeds, ["d2"])[0]
-    except Exception as e:
-        assert "ai.tiercel.MaxPoolGrad" in str(e)
-    else:
-        assert d2.shape == (1, 1, 4, 4)
+    if ("ai.tiercel", "MaxPoolGrad") in differentiable_operators():
+        pytest.skip("it has one")
+    text = error(nodes, feeds, ["d2"])
+    assert "ai.tiercel.MaxPoolGrad" in text and 'Gradient node "grad"' in text
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -284,7 +292,17 @@ def test_optimizers(op: str, count: int, t: int, dtype: str) -> None:
 
 def test_optimizers_of_wrong_input() -> None:
     feeds = {"R": np.array(0.1), "T": np.array(0), "x": X, "g": X, "v": X[:2]}
-    node = helper.make_node("Momentum", list(feeds), ["x1", "v1"], name="m", domain=TRAINING, alpha=0.9, beta=1.0, norm_coefficient=0.0, mode="standard")
+    node = helper.make_node(
+        "Momentum",
+        list(feeds),
+        ["x1", "v1"],
+        name="m",
+        domain=TRAINING,
+        alpha=0.9,
+        beta=1.0,
+        norm_coefficient=0.0,
+        mode="standard",
+    )
     with pytest.raises(Exception, match="shape"):
         run([node], feeds, ["x1"])
     node.input.pop()
