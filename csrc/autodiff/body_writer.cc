@@ -61,7 +61,7 @@ std::vector<Value*> add_control_flow(GraphWriter& w, const char* op, std::vector
 
 void check_repeatable(const GradContext& c, const Graph& body) {
   for (const auto& n : body.nodes()) {
-    const bool draws = (op_of(*n).flags & kRandom) && !(n->is("Dropout") && !n->input(2));
+    const bool draws = (op_of(*n).flags & kRandom) && !(n->is("Dropout") && !n->input(2)) && !n->is("Dropout", kTiercelDomain);
     c.check(!draws, n->label(), " draws random numbers in its body, which the gradient would draw anew: draw them outside and give them to it");
     for (const auto& [key, inner] : n->subgraphs()) check_repeatable(c, *inner);
   }

@@ -26,6 +26,49 @@ TEST(graph_edits_keep_uses) {
   CHECK_EQ(c->outputs()[0]->name, z->name);
 }
 
+TEST(inputs_and_outputs_are_inserted_between_others) {
+  Graph g;
+  const Type t = Type::tensor(DType::kFloat, {2});
+  Value *x = g.add_input("x", t), *y = g.add_input("y", t), *a = g.add_value("a", t), *b = g.add_value("b", t);
+  Node* n = g.add_node("Op", "test", 1, {x, y, x}, {a, b});
+  g.insert_input(n, 1, y);
+  g.insert_input(n, 0, x);
+  g.insert_input(n, 5, nullptr);
+  CHECK(n->inputs == std::vector<Value*>({x, x, y, y, x, nullptr}));
+  Value* c = g.add_value("c", t);
+  g.insert_output(n, 1, c);
+  g.insert_output(n, 0, nullptr);
+  CHECK(n->outputs == std::vector<Value*>({nullptr, a, c, b}));
+  CHECK_EQ(b->output_index, 3);
+  CHECK(c->producer == n);
+  g.add_output(b);
+  g.check();
+  g.order_inputs({y, x});
+  CHECK(g.inputs()[0] == y);
+  const std::vector<Value*> twice{y, y};
+  CHECK_THROWS(g.order_inputs(twice), "in another order");
+}
+
+TEST(a_graph_is_appended_to_another) {
+  Graph from, to;
+  const Type t = Type::tensor(DType::kFloat, {2});
+  Value* x = from.add_input("x", t);
+  Value* k = from.add_constant("k", Tensor::of<float>({2}, {1, 2}));
+  Value* y = from.emit("Add", "", 14, {x, k}, t, nullptr);
+  for (Value* v : {y, x, k}) from.add_output(v);
+  Value* own = to.add_input("k", t);
+  for (int i = 0; i < 2; ++i) {
+    const std::vector<Value*> out = to.append(from, std::span<Value* const>(&own, 1));
+    CHECK_EQ(out.size(), 3u);
+    CHECK(out[0]->producer->inputs[0] == own);
+    CHECK(out[1] == own);
+    CHECK(out[2]->is_constant());
+    to.add_output(out[0]);
+    to.check();
+  }
+  CHECK_EQ(to.nodes().size(), 2u);
+}
+
 TEST(sums_of_a_symbol_and_a_number) {
   SymbolTable t;
   const Dim n = t.named("t"), longer = t.plus(n, 3);

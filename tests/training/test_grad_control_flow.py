@@ -497,3 +497,52 @@ def test_training_an_rnn_of_scan() -> None:
     saved = trainer.model()
     (out,) = tiercel.InferenceSession(saved).run(["out"], {"x": x})
     assert np.mean((out - y) ** 2) < 1.1 * losses[-1]
+
+
+def test_dropout_in_a_body() -> None:
+    """y = sum over steps of dropout(w): with an identity loss the gradient of w is the mask's, one drawn for each step."""
+    f32 = TensorProto.FLOAT
+
+    def body(
+        first: list[onnx.ValueInfoProto], more: list[onnx.NodeProto], out: list[onnx.ValueInfoProto]
+    ) -> onnx.GraphProto:
+        nodes = [
+            helper.make_node("Dropout", ["w", "ratio"], ["d"]),
+            helper.make_node("Add", ["s", "d"], ["s1"]),
+        ]
+        return helper.make_graph([*nodes, *more], "body", first, out)
+
+    s, s1 = info("s", None, f32), info("s1", None, f32)
+    scan = helper.make_node(
+        "Scan", ["s0", "x"], ["total"], num_scan_inputs=1, body=body([s, info("x_t", None, f32)], [], [s1])
+    )
+    loop = helper.make_node(
+        "Loop", ["n", "", "s0"], ["total"],
+        body=body(
+            [info("i", [], TensorProto.INT64), info("c", [], TensorProto.BOOL), s],
+            [helper.make_node("Identity", ["c"], ["go"])],
+            [info("go", [], TensorProto.BOOL), s1],
+        ),
+    )  # fmt: skip
+    size, steps = 400, 6
+    x = np.zeros((steps, 1), np.float32)
+    weights = {
+        "w": np.ones(size, np.float32),
+        "ratio": np.float32(0.5).reshape(()),
+        "s0": np.zeros(size, np.float32),
+        "n": np.array(steps),
+    }
+    for node in (scan, loop):
+        model = model_of([node], {"x": x}, ["total"], weights)
+        model.graph.output[0].CopyFrom(info("total", [size], f32))
+        trainer = training.Trainer(
+            model.SerializeToString(),
+            loss=training.Loss("mse", reduction="sum"),
+            optimizer=training.SGD(lr=0.5),
+            trainable=["w"],
+        )
+        target = np.zeros(size, np.float32)
+        trainer.step(x, target)  # w - lr * 2 * total * (sum of masks), where total is that sum: 1 - k^2
+        masks = np.sqrt(np.maximum(1 - trainer.weights["w"], 0))
+        np.testing.assert_allclose(masks, np.round(masks), atol=1e-3)  # zeros and twos added up
+        assert len(set(np.round(masks).tolist())) >= 5 and abs(masks.mean() - steps) < 0.6
