@@ -37,7 +37,7 @@ class Steps {
   }
 
   void run() {
-    if (!find_types()) return;
+    find_types();
     name_sequences();
     write_forward();
     seed();
@@ -53,7 +53,9 @@ class Steps {
   int stacked() const { return static_cast<int>(out_axes_.size()); }
 
   // What the body sees, and which of its states vary and matter.
-  bool find_types() {
+  void find_types() {
+    for (int i = 0; i < states_ + items_; ++i)
+      c_.check(inputs_.size() > index(x_of_state(i)) && inputs_[index(x_of_state(i))], "input ", x_of_state(i), " is required");
     std::vector<const ValueInfo*> in;
     std::vector<ValueInfo> out(node_.outputs.size());
     for (const Value* v : inputs_) in.push_back(v ? &c_.w.info(v) : nullptr);
@@ -77,7 +79,6 @@ class Steps {
       }
     }
     for (int k = 0; k < states_; ++k) carried_.push_back(varies_[index(k)] && matters[index(loop_ + k)]);
-    return true;
   }
 
   // A state whose shape changes from step to step cannot be stacked: the forward pass keeps a sequence of it.

@@ -499,6 +499,46 @@ def test_training_an_rnn_of_scan() -> None:
     assert np.mean((out - y) ** 2) < 1.1 * losses[-1]
 
 
+def test_training_through_if_and_a_function() -> None:
+    """The branch that is taken is trained, the other one's weights stay."""
+    f32 = TensorProto.FLOAT
+    rng = np.random.default_rng(0)
+    layer = helper.make_function(
+        "local", "Layer", ["a", "W", "b"], ["o"],
+        [
+            helper.make_node("MatMul", ["a", "W"], ["m"]),
+            helper.make_node("Add", ["m", "b"], ["s"]),
+            helper.make_node("Tanh", ["s"], ["o"]),
+        ],
+        [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    then = branch([helper.make_node("Layer", ["x", "W", "b"], ["t"], domain="local")], ["t"])
+    other = branch([helper.make_node("Layer", ["x", "V", "b"], ["e"], domain="local")], ["e"])
+    for body in (then, other):
+        body.output[0].CopyFrom(info(body.output[0].name, None, f32))
+    nodes = [
+        helper.make_node("If", ["c"], ["h"], then_branch=then, else_branch=other),
+        helper.make_node("MatMul", ["h", "O"], ["y"]),
+    ]
+    x = rng.standard_normal((32, 3)).astype("f")
+    target = np.sin(x.sum(1, keepdims=True)).astype("f")
+    weights = {n: rng.standard_normal(s).astype("f") for n, s in {"W": (3, 8), "V": (3, 8), "b": 8, "O": (8, 1)}.items()}
+    model = model_of(nodes, {"x": x, "c": np.array(True)}, ["y"], weights, [layer])
+    model.graph.output[0].CopyFrom(info("y", [32, 1], f32))
+    trainer = training.Trainer(model.SerializeToString(), optimizer=training.Adam(lr=0.02))
+    assert sorted(trainer.weights) == ["O", "V", "W", "b"]
+    for condition, stays in ((True, "V"), (False, "W")):
+        before = {n: w.copy() for n, w in trainer.weights.items()}
+        optimizer_only = trainer.step([x, np.array(condition)], target)
+        losses = [trainer.step([x, np.array(condition)], target) for _ in range(60)]
+        assert losses[-1] < 0.3 * optimizer_only
+        if condition:  # later Adam's moments move W still
+            np.testing.assert_array_equal(trainer.weights[stays], before[stays])
+    saved = tiercel.InferenceSession(trainer.model())
+    (y,) = saved.run(["y"], {"x": x, "c": np.array(False)})
+    assert np.mean((y - target) ** 2) < 1.1 * losses[-1]
+
+
 def test_dropout_in_a_body() -> None:
     """y = sum over steps of dropout(w): with an identity loss the gradient of w is the mask's, one drawn for each step."""
     f32 = TensorProto.FLOAT

@@ -482,11 +482,11 @@ class Trainer:
 def _input(x: Any, dtype: np.dtype[Any], name: str) -> Array:
     a = np.asarray(x)
     if a.dtype == dtype or dtype.kind not in "biuf":
-        return np.ascontiguousarray(a, dtype)
+        return np.asarray(a, dtype, order="C")
     numbers(a, f"input {name!r}")
     if dtype.kind in "iu" and a.dtype.kind == "f" and (a != np.floor(a)).any():
         raise ValueError(f"input {name!r} takes {dtype}: {a.dtype} with fractions or NaN would lose them")
-    return np.ascontiguousarray(a, dtype)
+    return np.asarray(a, dtype, order="C")
 
 
 def _is_list_of_arrays(x: Any) -> bool:
