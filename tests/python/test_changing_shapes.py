@@ -74,7 +74,7 @@ def test_workspaces_of_shapes_out_of_data_count() -> None:
         {"x": ["n", 128, "h", 4], "keep": ["n"], "w": [128, 128, 3, 3]}, ["y"], front=np.array([0]),
     )  # fmt: skip
     w = floats(128, 128, 3, 3)
-    for height in range(4, 40):
+    for height in range(70, 106):  # more pixels than outputs: with fewer the weights are read as they lie
         x = np.zeros((1, 128, height, 4), np.float32)
         assert not s.run(None, {"x": x, "keep": np.ones(1, np.float32), "w": w})[0].any()
     held = s.memory()

@@ -372,7 +372,7 @@ def test_errors_name_the_inner_node() -> None:
     body = helper.make_graph(
         [
             helper.make_node("Add", ["h", "x_t"], ["p"]),
-            helper.make_node("Unique", ["p"], ["u"], name="inner_unique"),
+            helper.make_node("Hardmax", ["p"], ["u"], name="inner_hardmax"),
             helper.make_node("ReduceSum", ["u"], ["d"]),
             helper.make_node("Mul", ["p", "d"], ["h1"]),
         ],
@@ -382,7 +382,7 @@ def test_errors_name_the_inner_node() -> None:
     )
     node = helper.make_node("Scan", ["h0", "x"], ["h"], name="outer_scan", body=body, num_scan_inputs=1)
     data = model_of([node], {"h0": draw(2), "x": draw(3, 2)}, ["h"]).SerializeToString()
-    with pytest.raises(Exception, match="inner_unique.*outer_scan.*in its body.*inner_unique"):
+    with pytest.raises(Exception, match="inner_hardmax.*outer_scan.*in its body.*inner_hardmax"):
         _core.gradient_model(data, "", [], ["x"])
 
 

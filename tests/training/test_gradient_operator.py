@@ -229,9 +229,9 @@ def test_errors() -> None:
     assert "twice" in error([mul, node], feeds, ["d"])
     node = helper.make_node("Gradient", [], ["d"], name="g", domain=TRAINING, xs=["x"], y="y")
     assert "1 inputs, not 0" in error([mul, node], feeds, ["d"])
-    unique = helper.make_node("Unique", ["x"], ["u"], name="the_unique")
-    text = error([unique, gradient(["x"], ["d"], "u")], feeds, ["d"])
-    assert "the_unique" in text and "grad" in text
+    hardmax = helper.make_node("Hardmax", ["x"], ["u"], name="the_hardmax")
+    text = error([hardmax, gradient(["x"], ["d"], "u")], feeds, ["d"])
+    assert "the_hardmax" in text and "grad" in text
     whole = helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64)
     assert "only floats" in error([whole, gradient(["x"], ["d"], "i")], feeds, ["d"])
 
