@@ -161,6 +161,7 @@ double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr
 }
 
 double TrainingSession::step(std::span<const RuntimeValue> batch, double lr) {
+  const std::lock_guard lock(mutex_);
   if (apply_.session) fail(Code::kInvalidArgument, "this session adds up gradients: accumulate and apply");
   const double loss = run_batch(batch, lr);
   ++steps_;
@@ -168,11 +169,13 @@ double TrainingSession::step(std::span<const RuntimeValue> batch, double lr) {
 }
 
 double TrainingSession::accumulate(std::span<const RuntimeValue> batch, double share) {
+  const std::lock_guard lock(mutex_);
   if (!apply_.session) fail(Code::kInvalidArgument, "this session does not add up gradients");
   return run_batch(batch, -share);
 }
 
 void TrainingSession::apply(double lr, double scale) {
+  const std::lock_guard lock(mutex_);
   if (!apply_.session) fail(Code::kInvalidArgument, "this session does not add up gradients");
   in_.clear();
   run(apply_, graph_.apply_updates, 0, lr, steps_ + 1, scale);
@@ -187,6 +190,7 @@ Session& TrainingSession::evaluation() {
 }
 
 double TrainingSession::evaluate(std::span<const RuntimeValue> batch, std::vector<RuntimeValue>* outputs) {
+  const std::lock_guard lock(mutex_);
   const size_t given = static_cast<size_t>(graph_.num_inputs) + 1;
   if (batch.size() != given) fail(Code::kInvalidArgument, "evaluation takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
   check_target(batch);
@@ -237,6 +241,7 @@ std::vector<std::pair<std::string, Tensor>> TrainingSession::state() const {
 }
 
 Model TrainingSession::model() const {
+  const std::lock_guard lock(mutex_);
   Model m = with_graph(model_, model_.graph->clone());
   for (int id = 0; id < m.graph->num_values(); ++id)
     if (Value* v = m.graph->value(id); v && v->is_constant())

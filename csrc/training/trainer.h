@@ -1,7 +1,9 @@
 // TrainingSession: a model, a loss and an optimiser; one call a step. It owns the weights, the moments and the running statistics.
+// Threads may share one: a call waits for the one before it.
 #pragma once
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -69,6 +71,7 @@ class TrainingSession {
   std::map<std::string, size_t> index_;  // of a name
   std::vector<RuntimeValue> in_, out_;   // of a run, kept from one to the next
   int64_t steps_ = 0, batches_ = 0;
+  mutable std::mutex mutex_;             // one step, evaluation or copy at a time
 };
 
 // A loss of two arrays, alone.

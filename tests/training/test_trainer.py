@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +320,27 @@ def test_initializers(init: str) -> None:
         assert w.var() == pytest.approx(variance, rel=0.05)
     else:
         np.testing.assert_allclose(w @ w.T, np.eye(300), atol=1e-5)
+
+
+def test_threads_may_share_a_trainer() -> None:
+    """Steps from two threads, evaluations beside them: as many steps as were asked for, and finite weights."""
+    rng = np.random.default_rng(0)
+    model = Sequential([Dense(32, "tanh"), Dense(3)], input_shape=(4,), seed=0)
+    trainer = Trainer(model, loss="cross_entropy", optimizer=SGD(0.01))
+    x, y = rng.standard_normal((16, 4)).astype(np.float32), rng.integers(0, 3, 16)
+    first = trainer.step(x, y)
+    losses: list[float] = []
+
+    def work(call: Callable[[], float]) -> None:
+        losses.extend(call() for _ in range(200))
+
+    threads = [
+        threading.Thread(target=work, args=(call,))
+        for call in (lambda: trainer.step(x, y), lambda: trainer.step(x, y), lambda: float(trainer.evaluate(x, y)["loss"]))
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert trainer.steps == 401 and len(losses) == 600
+    assert np.isfinite(losses).all() and trainer.step(x, y) < first
