@@ -64,15 +64,15 @@ def loss_of(case: Case) -> Any:
 
 
 def prepare(folder: Path, names: list[str]) -> None:
-    """NAME.onnx, NAME.npz (inputs and `target`) and NAME.json for each, unless they are there already."""
+    """NAME.onnx, NAME.npz (inputs and `target`) and NAME.json (the case, and the losses of its first steps in double precision) for each,
+    unless they are there already."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         case, path = CASES[name], folder / f"{name}.onnx"
-        told = json.dumps(asdict(case))
         beside = path.with_suffix(".json")
-        if beside.exists() and beside.read_text() == told:
+        if beside.exists() and json.loads(beside.read_text()).get("case") == asdict(case):
             continue
         module, inputs, target = make(name)
         mode = torch.onnx.TrainingMode.TRAINING if case.training else torch.onnx.TrainingMode.EVAL
@@ -86,7 +86,13 @@ def prepare(folder: Path, names: list[str]) -> None:
         path.write_bytes(file.getvalue())
         arrays = dict(zip(names_of_inputs, (t.numpy() for t in inputs), strict=True))
         np.savez(path.with_suffix(".npz"), target=target.numpy(), **arrays)
-        beside.write_text(told)
+        step = torch_step(case, torch.get_num_threads(), compiled=False, double=True)
+        beside.write_text(json.dumps({"case": asdict(case), "losses": [step() for _ in range(CHECKED)]}))
+
+
+def expected_losses(folder: Path, name: str) -> list[float]:
+    losses: list[float] = json.loads((folder / f"{name}.json").read_text())["losses"]
+    return losses
 
 
 def tiercel_step(case: Case, folder: Path, threads: int) -> Any:
@@ -103,12 +109,15 @@ def tiercel_step(case: Case, folder: Path, threads: int) -> Any:
     return lambda: trainer.step(feeds, target)
 
 
-def torch_step(case: Case, threads: int, compiled: bool) -> Any:
-    """The same of PyTorch. compiled: forward, loss and backward by torch.compile."""
+def torch_step(case: Case, threads: int, compiled: bool, double: bool = False) -> Any:
+    """The same of PyTorch. compiled: forward, loss and backward by torch.compile. double: in double precision."""
     import torch
 
     torch.set_num_threads(threads)
     module, inputs, target = make(case.name)
+    if double:
+        module, target = module.double(), target.double() if target.is_floating_point() else target
+        inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
     optimizer, loss_fn = getattr(torch.optim, case.optimizer)(module.parameters(), **case.options), loss_of(case)
 
     def forward(*x: torch.Tensor) -> torch.Tensor:
