@@ -287,6 +287,7 @@ void Graph::make_constant(Value* v, Tensor tensor) {
   }
   v->type = Type::tensor(tensor.dtype(), tensor.shape(), tensor.layout());
   v->constant = std::move(tensor);
+  v->computed = true;
 }
 
 void Graph::erase(Node* node) {
@@ -368,6 +369,7 @@ std::shared_ptr<Graph> Graph::clone() const {
     Value* c = g->add_value(v->name, v->type);
     c->constant = v->constant;
     c->is_graph_input = v->is_graph_input;
+    c->computed = v->computed;
     to[v] = c;
   };
   for (const auto& v : values_) if (v) copy_value(v.get());

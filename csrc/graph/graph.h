@@ -36,6 +36,7 @@ struct Value {
   int output_index = 0;
   int id = -1;               // dense index in the graph, stable while the value lives
   bool is_graph_input = false;
+  bool computed = false;     // a constant that was the result of a node (Constant, or folded), no initializer of the file
   int graph_output_uses = 0; // how often it stands in graph.outputs
   std::vector<Use> uses;
 

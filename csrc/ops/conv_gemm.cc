@@ -51,7 +51,7 @@ std::vector<int32_t> tap_places(const ConvProblem& p) {
 bool conv_suits_gemm(const PrepareContext& ctx, const ConvProblem& p) {
   if (ctx.constant(1) || ctx.has_input(3) || ctx.layout(0) != Layout::kPlain || ctx.out_layout(0) != Layout::kPlain) return false;
   const int64_t pixels = p.batch * p.out_plane(), outputs = p.outputs / p.groups, channels = p.channels / p.groups;
-  return channels >= kChannels && pixels > 0 && pixels < std::min(outputs, kMostPixels) && p.in_plane() < (1 << 20) && p.taps() <= 64;
+  return channels >= kChannels && pixels > 0 && p.in_plane() > 0 && pixels < std::min(outputs, kMostPixels) && p.in_plane() < (1 << 20) && p.taps() <= 64;
 }
 
 void prepare_gemm_conv(PrepareContext& ctx, const ConvProblem& problem, const Activation& activation) {

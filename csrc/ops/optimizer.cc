@@ -48,6 +48,10 @@ template <Form form> void infer(InferContext& ctx) {
   const L lists{(ctx.num_inputs() - kFirst) / L::kLists};
   ctx.check(lists.n > 0 && ctx.num_inputs() == kFirst + lists.n * L::kLists,
             "the inputs should be lr, step, guard, scale and ", L::kLists, " lists of one length, got ", ctx.num_inputs(), " inputs");
+  for (int i = 0; i < ctx.num_inputs(); ++i) ctx.check(i == kGuard || i == kScale || ctx.has_input(i), "input ", i, " is missing");
+  const int64_t results = lists.n * (1 + form.m + form.v);
+  ctx.check(ctx.num_outputs() == results, "there should be ", results, " outputs, got ", ctx.num_outputs());
+  for (int i = 0; i < ctx.num_outputs(); ++i) ctx.check(ctx.has_output(i), "output ", i, " is missing");
   const DType t = ctx.dtype(kFirst);
   ctx.check(t == DType::kFloat || t == DType::kDouble, "the parameters should be float or double, got ", dtype_name(t));
   ctx.check(ctx.dtype(kStep) == DType::kInt64, "the step should be int64");
@@ -56,8 +60,8 @@ template <Form form> void infer(InferContext& ctx) {
   for (int64_t k = 0; k < lists.n; ++k) {
     const Type& type = ctx.type(lists.parameter(k));
     ctx.set_output(static_cast<int>(k), type);
-    if (form.m && lists.m_out(k) < ctx.num_outputs()) ctx.set_output(lists.m_out(k), type);
-    if (form.v && lists.v_out(k) < ctx.num_outputs()) ctx.set_output(lists.v_out(k), type);
+    if (form.m) ctx.set_output(lists.m_out(k), type);
+    if (form.v) ctx.set_output(lists.v_out(k), type);
   }
 }
 

@@ -56,11 +56,15 @@ template <bool kLog> void prepare(PrepareContext& ctx) {
 void infer_loss(InferContext& ctx) {
   check_real(ctx, 0);
   ctx.check(ctx.dtype(1) == ctx.dtype(0), "dy and x should have one type");
+  ctx.check(ctx.dtype(2) == DType::kInt64 || ctx.dtype(2) == DType::kInt32, "the target should be int32 or int64");
+  ctx.check(!ctx.has_input(3) || ctx.dtype(3) == ctx.dtype(1), "the weights should have x's type");
   ctx.set_output(0, ctx.type(1));
 }
 
 template <class T, class Index> void make(PrepareContext& ctx) {
+  if (ctx.shape(1).rank() < 2) ctx.fail("x should have two axes at least, has ", ctx.shape(1).rank());
   const AxisView v(ctx.shape(1), 1);
+  if (ctx.has_input(3) && ctx.shape(3).count() != v.n) ctx.fail("there should be ", v.n, " weights, one a class, got ", ctx.shape(3).count());
   const std::string reduction = ctx.node.attr_string("reduction", "mean");
   const bool none = reduction == "none", mean = reduction == "mean", has_ignored = ctx.node.has("ignore_index");
   const bool softmax = ctx.node.attr_int("softmax", 1) != 0;
@@ -76,8 +80,10 @@ template <class T, class Index> void make(PrepareContext& ctx) {
       if ((has_ignored && t == ignored) || t < 0 || t >= v.n) return 0;  // the forward refuses those outside
       return weight ? static_cast<double>(weight[t]) : 1;
     };
-    double total = 1;
-    if (mean) {
+    double total = static_cast<double>(n);
+    if (!mean) {
+      total = 1;
+    } else if (weight || has_ignored) {
       total = 0;
       for (int64_t i = 0; i < n; ++i) total += weight_of(i);
     }

@@ -117,14 +117,14 @@ std::vector<std::string> trainable_weights(const Model& model) {
   const std::shared_ptr<Graph> copy = model.graph->clone();
   capture_constants(*copy);
   const Graph& g = *copy;
-  std::vector<std::string> names;
+  std::vector<std::string> names, computed;
   for (int id = 0; id < g.num_values(); ++id) {
     const Value* v = g.value(id);
     if (!v || !is_float_weight(v) || v->constant.shape().rank() == 0 || v->uses.empty()) continue;
     if (std::any_of(v->uses.begin(), v->uses.end(), is_setting)) continue;
-    names.push_back(v->name);
+    (v->computed ? computed : names).push_back(v->name);
   }
-  return names;
+  return names.empty() ? computed : names;  // tables and masks that a module wrote into its forward are no weights, unless nothing else is
 }
 
 namespace {

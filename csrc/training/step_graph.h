@@ -55,7 +55,8 @@ struct StepGraph {
   std::shared_ptr<Graph> evaluate;
 };
 
-// The names of a model's weights: float initializers of rank 1 and more that are no statistics, bounds, scales or ratios.
+// The names of a model's weights: float initializers of rank 1 and more that are no statistics, bounds, scales or ratios (values of Constant nodes,
+// where there are no such initializers).
 std::vector<std::string> trainable_weights(const Model& model);
 
 // Throws where a weight cannot be trained; the message names the node and the way to it.

@@ -157,6 +157,8 @@ double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr
     std::memcpy(to.data(), out_[i + 1].tensor().data(), static_cast<size_t>(to.bytes()));
   }
   ++batches_;
+  in_.clear();  // the batch is the caller's again
+  out_.clear();
   return loss;
 }
 

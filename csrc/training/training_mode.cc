@@ -7,17 +7,22 @@
 namespace tiercel {
 namespace {
 
+bool unused(const Node& n, int i) { return !n.output(i) || (n.output(i)->uses.empty() && !n.output(i)->graph_output_uses); }
+
 void train_norm(Graph& graph, Node& n, std::map<Value*, Value*>& after) {
   if (n.opset < 9 && !n.attr_int("spatial", 1)) return;  // stays as it is: no statistics of the kind
   if (n.inputs.size() < 5 || !n.inputs[3] || !n.inputs[4]) return;
+  for (int i = 1; i < static_cast<int>(n.outputs.size()); ++i)
+    if (!unused(n, i)) fail(Code::kNotImplemented, n.label(), ": its result ", i, ", \"", n.outputs[static_cast<size_t>(i)]->name, "\", is used elsewhere; in training it is the running statistics alone");
   n.opset = std::max(n.opset, 15);
   for (const char* old : {"spatial", "is_test", "consumed_inputs"}) n.unset(old);
   n.set("training_mode", int64_t{1});
   n.set("unbiased", int64_t{1});
+  for (size_t i = 3; i < n.outputs.size(); ++i)
+    if (n.outputs[i]) n.outputs[i]->producer = nullptr;
   n.outputs.resize(3);
   for (int i : {1, 2}) {
     Value*& out = n.outputs[static_cast<size_t>(i)];
-    if (out && (out->uses.size() || out->graph_output_uses)) return;
     if (!out) out = graph.add_value("");
     out->producer = &n;
     out->output_index = i;
@@ -42,8 +47,6 @@ void train_dropout(Graph& graph, Node& n, Value* step, int64_t seed) {
   y->producer->set("seed", seed);
   graph.replace_uses(n.outputs[0], y);
 }
-
-bool unused(const Node& n, int i) { return !n.output(i) || (n.output(i)->uses.empty() && !n.output(i)->graph_output_uses); }
 
 bool has_dropout(const Graph& g) {
   return std::any_of(g.nodes().begin(), g.nodes().end(), [](const auto& n) {

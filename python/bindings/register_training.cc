@@ -227,7 +227,14 @@ void register_training(py::module_& m) {
            }, py::arg("lr"), py::arg("scale"), "One step with the sums of gradients times scale.")
       .def("evaluate", &evaluate, py::arg("arrays"), "The loss in inference mode, and the model's outputs.")
       .def("state", &state, "(name, array) of the weights, statistics and moments; the arrays are live.")
-      .def("model", [](const TrainingSession& s) { return bytes_of(s.model()); }, "The model with the weights of now, as .onnx bytes.")
+      .def("model", [](const TrainingSession& s) {
+             Model m;
+             {
+               const py::gil_scoped_release nogil;  // a step that ends may need it to let go of arrays, and holds what model() waits for
+               m = s.model();
+             }
+             return bytes_of(m);
+           }, "The model with the weights of now, as .onnx bytes.")
       .def("save", [](const TrainingSession& s, const std::string& path) {
              const py::gil_scoped_release nogil;
              onnx::save(s.model(), path);

@@ -170,7 +170,8 @@ void pack_whole_panel(const ConvProblem& p, const ConvPhase& phase, const ConvPa
 
 // Panels are [block][tap][channel][16 panel], plain ones [tap][channel][16 panel].
 void pack_panel(const ConvProblem& p, const ConvPhase& phase, const ConvPanel& panel, const float* w, float* to) {
-  if (p.groups == 1 && !p.x_plain) return pack_whole_panel(p, phase, panel, w, to);
+  constexpr int64_t kManyTaps = 1 << 10;  // more would not leave room in the caches
+  if (p.groups == 1 && !p.x_plain && p.taps() <= kManyTaps) return pack_whole_panel(p, phase, panel, w, to);
   const int64_t taps = static_cast<int64_t>(phase.tap_index.size()), all_taps = p.taps();
   const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups;
   const int64_t width = panel.panel * kConvBlock, block = p.x_plain ? 1 : kConvBlock;
