@@ -85,9 +85,25 @@ void block(const PoolShape& s, const float* x, float* y, int tail, int64_t begin
   }
 }
 
-// Down the columns in registers, then along the row of results.
+// out[o] = the pool of p[o step + k dilation]. S: the step where it is known, so that the compiler makes vectors of the row; else 0.
+template <class Op, int S>
+void along(const float* __restrict p, int64_t n, const PoolShape& s, float count, float* __restrict out) {
+  const int64_t step = S > 0 ? S : s.stride[2];
+  for (int64_t o = 0; o < n; ++o) out[o] = p[o * step];
+  for (int64_t k = 1; k < s.kernel[2]; ++k) {
+    p += s.dilation[2];
+    for (int64_t o = 0; o < n; ++o) out[o] = Op::add(out[o], p[o * step]);
+  }
+  for (int64_t o = 0; o < n; ++o) out[o] = Op::finish(out[o], count);
+}
+
+// Down the columns in registers, then along the row of results: windows inside the image together, those at its ends one by one.
 template <class Op>
 void plane(const PoolShape& s, const float* x, float* y, float* line, int64_t begin, int64_t end) {
+  const int64_t room = s.in[2] - 1 - (s.kernel[2] - 1) * s.dilation[2] - s.origin[2];  // of the last window's first tap
+  int64_t low = s.origin[2] >= 0 ? 0 : (-s.origin[2] + s.stride[2] - 1) / s.stride[2], high = room < 0 ? 0 : room / s.stride[2] + 1;
+  if (high > s.out[2]) high = s.out[2];
+  if (low > high) low = high;
   for (int64_t row = begin; row < end; ++row) {
     const Taps d = taps_at(s, 0, row / s.out[1]), h = taps_at(s, 1, row % s.out[1]);
     for (int64_t c = 0; c < s.in[2]; c += kLanes) {
@@ -102,7 +118,16 @@ void plane(const PoolShape& s, const float* x, float* y, float* line, int64_t be
       else store(line + c, acc, n);
     }
     float* const out = y + row * s.out[2];
+    if (d.begin < d.end && h.begin < h.end) {
+      const float* const from = line + low * s.stride[2] + s.origin[2];
+      const float count = static_cast<float>(d.count * h.count * s.kernel[2]);
+      (s.stride[2] == 1 ? along<Op, 1> : s.stride[2] == 2 ? along<Op, 2> : along<Op, 0>)(from, high - low, s, count, out + low);
+    } else {
+      high = low;
+    }
     for (int64_t o = 0; o < s.out[2]; ++o) {
+      if (o == low) o = high;
+      if (o == s.out[2]) break;
       const Taps w = taps_at(s, 2, o);
       float acc = w.begin < w.end ? line[w.at + w.begin * s.dilation[2]] : Op::all(Op::start());
       for (int64_t k = w.begin + 1; k < w.end; ++k) acc = Op::add(acc, line[w.at + k * s.dilation[2]]);
