@@ -39,6 +39,17 @@ def _known(b: Builder) -> tuple[int, ...]:
     return b.shape
 
 
+def _channels(b: Builder, least: int = 1) -> int:
+    """The first extent of samples [C, ...]."""
+    if len(b.shape) < least:
+        raise ValueError(f"{b.scope} takes samples [C, ...] of rank {least} or more, got {list(b.shape)}")
+    if isinstance(b.shape[0], str):
+        raise ValueError(
+            f"{b.scope}: the first extent of samples {list(b.shape)}, the channels, should be a number, not a name"
+        )
+    return int(b.shape[0])
+
+
 def _count(name: str, value: int) -> int:
     if not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} is a whole number from 1 on, not {value!r}")
@@ -143,10 +154,8 @@ class Conv(Layer):
 
     def _extents(self, b: Builder) -> tuple[int, list[int], list[int], list[int], list[int]]:
         """Channels, space, kernel, stride, dilation."""
-        channels, *space = b.shape
+        channels, space = _channels(b, 2), list(b.shape[1:])
         rank = len(space)
-        if not rank:
-            raise ValueError(f"{b.scope}: a convolution takes [C, ...], got samples of shape {b.shape}")
         if channels % self.groups or self.filters % self.groups:
             raise ValueError(
                 f"{b.scope}: {channels} channels and {self.filters} filters do not divide into {self.groups} groups"
@@ -266,7 +275,7 @@ class _Pool(Layer):
         self.size, self.stride, self.padding = size, size if stride is None else stride, padding
 
     def emit(self, b: Builder) -> None:
-        channels, *space = b.shape
+        channels, space = b.shape[:1], list(b.shape[1:])
         if not space:
             raise ValueError(f"{b.scope}: a pool takes [C, ...], got samples of shape {b.shape}")
         size, stride = (_each(getattr(self, what), len(space), b.scope, what) for what in ("size", "stride"))
@@ -274,7 +283,7 @@ class _Pool(Layer):
         if any(p >= n or q >= n for p, q, n in zip(begin, end, size, strict=True)):
             raise ValueError(f"{b.scope}: padding {self.padding} is not below the size {size}")
         b.node(self.op, [b.current], {"kernel_shape": size, "strides": stride, "pads": begin + end})
-        b.shape = (channels, *_slide(b.scope, space, size, stride, begin, end))
+        b.shape = (*channels, *_slide(b.scope, space, size, stride, begin, end))
 
 
 class MaxPool(_Pool):
@@ -282,6 +291,8 @@ class MaxPool(_Pool):
 
 
 class AveragePool(_Pool):
+    """Means of windows, which leave padding out."""
+
     op = "AveragePool"
 
 
@@ -305,13 +316,13 @@ class GlobalMaxPool(GlobalAveragePool):
 
 
 class BatchNorm(Layer):
-    """``momentum``: the share of the running statistics that stays at each step, as ONNX has it."""
+    """``momentum``: the share of the running statistics that stays at each step, as ONNX has it (1 - PyTorch's)."""
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
         self.momentum, self.epsilon = momentum, epsilon
 
     def emit(self, b: Builder) -> None:
-        n = b.shape[0]
+        n = _channels(b)
         names = [b.weight(name, np.full(n, value, np.float32)) for name, value in
                  (("scale", 1), ("bias", 0), ("mean", 0), ("var", 1))]  # fmt: skip
         b.node(
@@ -354,8 +365,8 @@ class GroupNorm(Layer):
         self.groups, self.epsilon = _count("groups", groups), epsilon
 
     def emit(self, b: Builder) -> None:
-        n = b.shape[0]
-        if n % self.groups or len(b.shape) < 2:
+        n = _channels(b, 2)
+        if n % self.groups:
             raise ValueError(f"{b.scope}: samples {list(b.shape)} do not divide into {self.groups} groups of channels")
         scale, bias = b.weight("scale", np.ones(n, np.float32)), b.weight("bias", np.zeros(n, np.float32))
         attributes = {"num_groups": self.groups, "epsilon": float(self.epsilon)}
