@@ -1,4 +1,4 @@
-"""What may stand for a model: a path, bytes, an onnx.ModelProto, a Sequential."""
+"""What may stand for a model: a path, bytes, an onnx.ModelProto, a Sequential, an InferenceSession."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tiercel.session import InferenceSession
+
 
 def model_bytes(model: Any) -> tuple[bytes, str]:
     """The model as .onnx bytes, and the folder of its external data ("": none)."""
+    if isinstance(model, InferenceSession):
+        folder = model.get_session_options()._entries.get("session.model_external_initializers_file_folder_path", "")
+        data, own = model_bytes(model._model_bytes or model._model_path)
+        return data, folder or own
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model), ""
     if isinstance(model, (str, os.PathLike)):
@@ -17,4 +23,6 @@ def model_bytes(model: Any) -> tuple[bytes, str]:
     for method in ("build", "SerializeToString"):
         if hasattr(model, method):
             return bytes(getattr(model, method)()), ""
-    raise TypeError(f"a model is a path, bytes, an onnx.ModelProto or a Sequential, not {type(model).__name__}")
+    raise TypeError(
+        f"a model is a path, bytes, an onnx.ModelProto, a Sequential or an InferenceSession, not {type(model).__name__}"
+    )
