@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from tiercel import _core
 from tiercel.training import checkpoint
+from tiercel.training.checks import whole
 from tiercel.training.models import model_bytes
 
 Array = np.ndarray[Any, Any]
@@ -29,10 +31,17 @@ class LoRA:
         targets: str | Sequence[str] | None = None,
         trainable: str | Sequence[str] = (),
     ) -> None:
-        if rank < 1:
-            raise ValueError(f"the rank of an adapter is at least 1, not {rank}")
-        self.rank, self.alpha = rank, float(rank if alpha is None else alpha)
-        self.targets = [targets] if isinstance(targets, str) else targets
+        self.rank = whole("the rank of an adapter", rank, 1)
+        number = isinstance(alpha, (int, float, np.integer, np.floating)) and not isinstance(alpha, bool)
+        if alpha is not None and not (number and math.isfinite(alpha)):
+            raise ValueError(f"the alpha of an adapter is a finite number, not {alpha!r}")
+        self.alpha = float(self.rank if alpha is None else alpha)
+        self.targets = None if targets is None else [targets] if isinstance(targets, str) else list(targets)
+        if self.targets is not None and not (self.targets and all(isinstance(p, str) for p in self.targets)):
+            raise ValueError(
+                f"the targets of LoRA are patterns of names, at least one, not {targets!r}; without targets all weights "
+                "of MatMul and Gemm have adapters"
+            )
         self.trainable = trainable if isinstance(trainable, str) else list(trainable)
 
     def forms(self, data: bytes, folder: str) -> dict[str, str]:

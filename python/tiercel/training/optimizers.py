@@ -62,6 +62,7 @@ class RMSprop(Optimizer):
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
+        alpha = number("alpha", alpha, 0.0, 1.0)
         super().__init__(lr, beta2=alpha, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay)
 
 
