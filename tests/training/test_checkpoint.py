@@ -11,9 +11,11 @@ from tiercel.training import (
     CheckpointError,
     Dense,
     EarlyStopping,
+    Loss,
     ReduceOnPlateau,
     Sequential,
     Trainer,
+    checkpoint,
 )
 
 
@@ -97,10 +99,86 @@ def test_outside_a_fit(tmp_path):
         trainer().fit(X, Y, resume=path)
 
 
-def other(make):
-    t = make()
-    t.step(X, Y)
-    return t
+def with_loss(**options):
+    return Trainer(classifier(), Loss("cross_entropy", **options), Adam(1e-2))
+
+
+def test_another_learning_rate_may_go_on(tmp_path):
+    a, b = trainer(optimizer=Adam(1e-2)), trainer(optimizer=Adam(1e-4))
+    a.step(X, Y)
+    a.save_checkpoint(tmp_path / "c")
+    b.load_checkpoint(tmp_path / "c")
+    assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("name, what", [("dense0.weight", "the weight 'dense0.weight'"), ("tiercel_v dense0.bias", "the second moment of 'dense0.bias'")])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, name, what, bad):
+    path = tmp_path / "c"
+    t = trainer(plain(), optimizer=Adam(1e-2))
+    t.fit(X, Y, callbacks=[Checkpoint(path)])
+    good = path.read_bytes()
+    dict(t._core.state())[name][..., 0] = bad
+    with pytest.raises(CheckpointError, match=f"{what} is not finite after step 2"):
+        t.save_checkpoint(path)
+    assert path.read_bytes() == good and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bad_end_of_a_fit_leaves_the_good_file(tmp_path):
+    path = tmp_path / "c"
+
+    def spoil(trainer, epoch, history):
+        if epoch == 1:
+            next(iter(trainer.weights.values()))[...] = np.nan
+
+    t = trainer(plain())
+    with pytest.raises(CheckpointError, match="the weight 'dense0.weight' is not finite"):
+        t.fit(X, Y, epochs=3, callbacks=[spoil, Checkpoint(path)])
+    again = trainer(plain())
+    again.load_checkpoint(path)
+    assert again.epochs == 1 and all(np.isfinite(a).all() for a in again.weights.values())
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda meta: meta["fit"].pop("epoch"), "epoch of its fit is None"),
+        (lambda meta: meta["fit"].update(batch=-1), "batch of its fit is -1"),
+        (lambda meta: meta["fit"]["history"].update(loss=[]), "history is not one of 1 epochs"),
+        (lambda meta: meta["fit"].update(callbacks=[3]), "callbacks are not pairs"),
+        (lambda meta: meta["fit"]["callbacks"][0][1].pop("best"), "a schedule or a callback cannot take its state"),
+        (lambda meta: meta["schedule"].pop("bad"), "a schedule or a callback cannot take its state"),
+        (lambda meta: meta.update(steps="two"), "does not say steps"),
+        (lambda meta: meta.pop("settings"), "does not say settings"),
+    ],
+)
+def test_a_wrong_state_of_a_fit_changes_nothing(tmp_path, spoil, message):
+    make = lambda: trainer(plain(), optimizer=Adam(ReduceOnPlateau(1e-2)))  # noqa: E731
+    make().fit(X, Y, callbacks=[EarlyStopping(), Checkpoint(tmp_path / "c")])
+    meta, arrays = checkpoint.read(tmp_path / "c", "checkpoint of tiercel")
+    spoil(meta)
+    checkpoint.write(tmp_path / "c", "checkpoint of tiercel", meta, arrays)
+    t, stopping = make(), EarlyStopping()
+    before = {n: a.copy() for n, a in t.model_state().items()}
+    schedule = t.optimizer.lr.state()
+    with pytest.raises(CheckpointError, match=message):
+        t.fit(X, Y, epochs=2, callbacks=[stopping], resume=tmp_path / "c")
+    assert t.steps == 0 and t.epochs == 0 and stopping.best is None and t.optimizer.lr.state() == schedule
+    assert all((a == before[n]).all() for n, a in t.model_state().items())
+
+
+@pytest.mark.parametrize("stop", [1, 9, 13])
+def test_resume_of_a_second_fit_is_exact(tmp_path, stop):
+    """The orders of epochs go on with those of the fit before."""
+    path, settings = tmp_path / "c", dict(epochs=3, batch_size=16, seed=3)
+    whole, broken, again = trainer(), trainer(), trainer()
+    for t in (whole, broken):
+        t.fit(X, Y, **settings)
+    whole.fit(X, Y, **settings)
+    with pytest.raises(Stopped):
+        broken.fit(X, Y, **settings, callbacks=[StopAt(path, 12 + min(stop, 11))])
+    again.fit(X, Y, **settings, resume=path)
+    assert same_bits(whole, again) and again.epochs == whole.epochs == 6
 
 
 @pytest.mark.parametrize(
@@ -110,7 +188,15 @@ def other(make):
         (lambda: trainer(Sequential([Dense(3)], (4,))), "another model"),
         (lambda: trainer(optimizer="sgd"), "optimizer"),
         (lambda: trainer(seed=5), "seed"),
-        (lambda: trainer(accumulate=2), "accumulate"),
+        (lambda: trainer(accumulate=2), "accumulate 1, this one has 2"),
+        (lambda: trainer(optimizer=Adam(1e-3, beta1=0.8)), "the optimizer's beta1 0.9, this one has 0.8"),
+        (lambda: trainer(optimizer=Adam(1e-3, weight_decay=0.1)), "the optimizer's weight_decay 0.0, this one has 0.1"),
+        (lambda: trainer(clip_norm=1.0), "clip_norm 0.0, this one has 1.0"),
+        (lambda: trainer(clip_value=1.0), "clip_value 0.0, this one has 1.0"),
+        (lambda: trainer(groups={"*.bias": {"lr": 0.5}}), r"group of .*bias' None, this one has \[0.5, None\]"),
+        (lambda: with_loss(label_smoothing=0.1), "the loss's label_smoothing None, this one has 0.1"),
+        (lambda: with_loss(weight=[1, 2, 3]), r"class weights None, this one has \[1.0, 2.0, 3.0\]"),
+        (lambda: with_loss(reduction="sum"), "reduction 'mean', this one has 'sum'"),
         (lambda: trainer(trainable="head"), "another model"),
     ],
 )

@@ -109,6 +109,118 @@ def test_early_stopping_options():
         EarlyStopping(mode="least")
 
 
+def test_patience_of_zero():
+    """It ends at the first epoch that is not better, and at no other."""
+    stopping = EarlyStopping(patience=0, monitor="m")
+    t = trainer(plain())
+    given = iter([3.0, 2.0, 1.0, 1.5, 0.5])
+
+    def measure(trainer, epoch, history):
+        history.setdefault("m", []).append(next(given))
+
+    history = t.fit(X, Y, epochs=5, callbacks=[measure, stopping])
+    assert history["m"] == [3.0, 2.0, 1.0, 1.5] and stopping.best_epoch == 2
+
+
+def test_nan_is_never_the_best():
+    stopping = EarlyStopping(patience=9, monitor="m")
+    t = trainer(plain())
+    given = iter([np.nan, 3.0, np.nan, 2.0, np.nan])
+
+    def measure(trainer, epoch, history):
+        history.setdefault("m", []).append(next(given))
+
+    t.fit(X, Y, epochs=5, callbacks=[measure, stopping])
+    assert (stopping.best, stopping.best_epoch) == (2.0, 3)
+
+
+@pytest.mark.parametrize("true, epochs", [(True, 1), (np.bool_(True), 1), (np.False_, 3), (1, 3), (None, 3), ("yes", 3)])
+def test_what_ends_a_fit(true, epochs):
+    class Own(Callback):
+        def on_epoch_end(self, trainer, epoch, history):
+            return true
+
+    for callback in (lambda t, epoch, h: true, Own()):
+        assert len(trainer(plain()).fit(X, Y, epochs=3, callbacks=[callback])["loss"]) == epochs
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_end_comes_after_an_error(error):
+    seen = []
+
+    class Look(Callback):
+        def on_batch(self, trainer, batch, loss):
+            if batch == 7:
+                raise error
+
+        def on_fit_end(self, trainer, history):
+            seen.append(len(history["loss"]))
+            raise ValueError("an end that fails")
+
+    class After(Callback):
+        def on_fit_end(self, trainer, history):
+            seen.append("after")
+
+    t = trainer(plain(), optimizer=SGD(0.5))
+    best = {}
+
+    def keep(trainer, epoch, history):
+        best.update({n: a.copy() for n, a in trainer.model_state().items()})
+
+    with pytest.raises((error, ValueError)):
+        t.fit(X, Y, epochs=9, batch_size=10, callbacks=[keep, Look(), EarlyStopping(), After()])
+    assert seen == [1, "after"]
+    assert all((a == best[n]).all() for n, a in t.model_state().items())  # of the only epoch that ended
+
+
+def test_what_did_not_begin_does_not_end():
+    class Fails(Callback):
+        def on_fit_begin(self, trainer, history):
+            raise RuntimeError
+
+        def on_fit_end(self, trainer, history):
+            raise AssertionError
+
+    with pytest.raises(RuntimeError):
+        trainer(plain()).fit(X, Y, callbacks=[Fails()])
+
+
+def test_fits_one_after_another():
+    """The second goes on with the orders that one long fit would have had."""
+    whole, parts, same = trainer(plain(), optimizer=SGD(0.1)), trainer(plain(), optimizer=SGD(0.1)), []
+    whole.fit(X, Y, epochs=5, batch_size=8, seed=2)
+    parts.fit(X, Y, epochs=2, batch_size=8, seed=2)
+    parts.fit(X, Y, epochs=3, batch_size=8, seed=2)
+    assert same_bits(whole, parts) and parts.epochs == 5
+
+    class Order(Callback):
+        def on_batch(self, trainer, batch, loss):
+            same.append(loss)
+
+    still = trainer(plain(), optimizer=SGD(0.0))
+    for _ in range(2):
+        still.fit(X, Y, batch_size=8, callbacks=[Order()])
+    assert same[:7] != same[7:]
+
+
+def test_a_fit_drops_the_sums_of_an_interrupted_one():
+    interrupted, fresh = (trainer(plain(), optimizer=SGD(0.1), accumulate=3) for _ in range(2))
+    interrupted.step(X[:20], Y[:20])
+    assert any(a.any() for n, a in interrupted._core.state() if n.startswith("tiercel_g "))
+    for t in (interrupted, fresh):
+        t.fit(X, Y, epochs=2, batch_size=10)
+    assert same_bits(interrupted, fresh) and interrupted.steps == fresh.steps
+
+
+def test_validation_that_can_be_read_once():
+    t = trainer(plain())
+    with pytest.raises(ValueError, match="an iterator serves one validation: give what can be iterated 2 times"):
+        t.fit(X, Y, epochs=2, validation=iter([(X, Y)]))
+    assert "val_loss" in t.fit(X, Y, validation=iter([(X, Y)]))
+    with pytest.raises(ValueError, match="validation is"):
+        t.fit(X, Y, validation=object())
+
+
 def test_plateau_in_a_fit():
     t = trainer(plain(), optimizer=SGD(ReduceOnPlateau(1e-9, factor=0.5, patience=0)))
     t.fit(X, Y, epochs=4, batch_size=50, shuffle=False)

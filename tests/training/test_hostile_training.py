@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from training_models import X, Y, plain, trainer
 
 import tiercel
@@ -48,7 +49,7 @@ OPTIMIZERS = {
     "beta": (lambda: Adam(beta1=1.0), "beta1 is at least 0 and below 1, not 1.0"),
     "epsilon": (lambda: Adam(epsilon=-1e-8), "epsilon is at least 0"),
     "decay": (lambda: AdamW(weight_decay=float("nan")), "weight_decay"),
-    "alpha": (lambda: RMSprop(alpha=2), "beta2"),
+    "alpha": (lambda: RMSprop(alpha=2), "alpha is at least 0 and below 1, not 2"),
     "unknown": (lambda: Adam(beta3=1), "unexpected keyword argument 'beta3'"),
     "cosine": (lambda: Cosine(-1, 10), "lr is at least 0"),
     "cosine's end": (lambda: Cosine(1, 10, -1), "minimum is at least 0"),
@@ -67,6 +68,19 @@ def test_settings(case):
     make, message = OPTIMIZERS[case]
     with pytest.raises(ERRORS, match=message):
         make()
+
+
+def argmax():
+    """A model whose only way from its weight to its scores has no derivative."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("ArgMax", ["a"], ["i"], axis=1),
+        helper.make_node("Cast", ["i"], ["y"], to=TensorProto.FLOAT),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", k]) for n, k in (("x", 4), ("y", 1))]
+    weight = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf"), None, "a"])
@@ -104,11 +118,36 @@ def test_one_cycle_that_begins_at_its_peak():
         ({"unknown": 1}, "unexpected keyword argument 'unknown'"),
         ({"loss": Loss("cross_entropy", weight=[1, 2])}, "weights and classes should be equal, got 2 and 3"),
         ({"loss": Loss("cross_entropy", label_smoothing=2)}, "label_smoothing should be within"),
+        ({"loss": Loss("cross_entropy", reduction="none")}, "take the reduction mean or sum"),
+        ({"model": argmax()}, "ArgMax"),
     ],
 )  # fmt: skip
 def test_trainers(options, message):
+    """All of them errors of the constructor."""
     with pytest.raises(ERRORS, match=message):
-        Trainer(plain(), **{"loss": "cross_entropy", **options}).step(X, Y)
+        Trainer(**{"model": plain(), "loss": "cross_entropy", **options})
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Loss("huber", delta=0), "delta is above 0, not 0"),
+        (lambda: Loss("huber", delta=-1.0), "delta is above 0, not -1.0"),
+        (lambda: Loss("huber", delta=float("nan")), "delta is finite, not nan"),
+        (lambda: Loss("hinge", margin=float("inf")), "margin is finite, not inf"),
+        (lambda: Loss("cross_entropy", ignore_index=0.5), "ignore_index is a whole number, not 0.5"),
+        (lambda: LoRA(8, targets=[]), "targets of LoRA are patterns of names, at least one"),
+        (lambda: LoRA(8, targets=[3]), "targets of LoRA are patterns of names"),
+        (lambda: LoRA(2.5), "rank of an adapter is at least 1 and a whole number, not 2.5"),
+        (lambda: LoRA(0), "rank of an adapter is at least 1"),
+        (lambda: LoRA(True), "rank of an adapter"),
+        (lambda: LoRA(2, alpha=float("nan")), "alpha of an adapter is a finite number, not nan"),
+        (lambda: LoRA(2, alpha="a"), "alpha of an adapter is a finite number, not 'a'"),
+    ],
+)
+def test_losses_and_adapters(make, message):
+    with pytest.raises(ERRORS, match=message):
+        make()
 
 
 @pytest.mark.parametrize("model, message", [(3, "a model is a path"), (b"", "it is empty"), (b"hello", "not an ONNX model"), ("/no/such.onnx", "such.onnx")])

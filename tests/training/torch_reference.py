@@ -179,7 +179,6 @@ def compare(
     trainable = LoRA(RANK, ALPHA, targets=targets) if how == "lora" else how
     trainer = Trainer(model, "cross_entropy", ours(), trainable, threads=threads)
     if how == "lora":
-        trainer._start(True)
         adapt(module, model, trainer)
     elif how == "head":
         freeze_all_but_the_head(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 class Callback:
     """Hooks of ``fit``. ``on_batch`` gets the number of batches so far (1 at the first). ``on_epoch_end`` ends the
-    training where it returns True. ``state`` and ``load_state``: for checkpoints; plain data and arrays."""
+    training where it returns True. ``on_fit_end`` comes after an error or an interrupt too. ``state`` and
+    ``load_state``: for checkpoints; plain data and arrays."""
 
     def on_fit_begin(self, trainer: Trainer, history: History) -> None: ...
     def on_batch(self, trainer: Trainer, batch: int, loss: float) -> None: ...
@@ -32,8 +34,8 @@ class Callback:
 
 class EarlyStopping(Callback):
     """Ends the training when ``monitor`` has not fallen (``mode`` "max": risen) by more than ``min_delta`` for
-    ``patience`` epochs. ``restore_best``: the weights of the best epoch come back then, and at the end of every
-    fit."""
+    ``patience`` epochs (0 is as 1); NaN is no fall. ``restore_best``: the weights of the best epoch come back then, and
+    at the end of every fit."""
 
     def __init__(
         self,
@@ -63,13 +65,13 @@ class EarlyStopping(Callback):
         if monitor not in history:
             raise ValueError(f"EarlyStopping: there is no {monitor!r}; the history has: {', '.join(history)}")
         value = self.sign * history[monitor][-1]
-        if self.best is None or value < self.best - self.min_delta:
+        if not math.isnan(value) and (self.best is None or value < self.best - self.min_delta):
             self.best, self.best_epoch, self.bad = value, epoch, 0
             if self.restore_best:
                 self.weights = {name: np.array(a) for name, a in trainer.model_state().items()}
         else:
             self.bad += 1
-        return self.bad >= self.patience
+        return self.bad >= max(self.patience, 1)
 
     def on_fit_end(self, trainer: Trainer, history: History) -> None:
         if self.weights:

@@ -17,7 +17,8 @@ Array = np.ndarray[Any, Any]
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be read, or that belongs to something else. Nothing was changed."""
+    """A file that cannot be read, or that belongs to something else, or a state that is not worth one. Nothing was
+    changed."""
 
 
 def write(path: str | os.PathLike[str], kind: str, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:

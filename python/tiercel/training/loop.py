@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +30,16 @@ class _Function(Callback):
         self.call = call
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, history: History) -> bool | None:
-        return self.call(trainer, epoch, history) is True
+        return _is_true(self.call(trainer, epoch, history))
+
+
+def _is_true(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_)) and bool(value)
 
 
 class Fit:
-    """``settings``: what must be the same where a checkpoint goes on. The order of an epoch depends on the seed and
-    its number alone."""
+    """``settings``: what must be the same where a checkpoint goes on. ``batches`` gets the number of epochs that the
+    trainer had before: the order of an epoch depends on the seed and that number alone."""
 
     def __init__(
         self, trainer: Trainer, batches: Callable[[int], Iterable[tuple[Any, Any]]], settings: dict[str, Any]
@@ -42,8 +47,9 @@ class Fit:
         self.trainer, self.batches, self.settings = trainer, batches, settings
         self.history = History(loss=[], seconds=[])
         self.callbacks: list[Callback] = []
-        self.epoch = self.batch = self.count = 0
-        self.total = 0.0
+        self.first = trainer.epochs  # those of fits before
+        self.epoch = self.batch = 0
+        self.count = self.total = 0.0
         self.stopped = False
 
     def add_callbacks(self, given: Sequence[Callback | Callable[[Trainer, int, History], Any]]) -> None:
@@ -56,68 +62,98 @@ class Fit:
         self.callbacks = sorted(made, key=lambda c: isinstance(c, Checkpoint))  # these see what the others did
 
     def run(self, epochs: int, validation: Any, bar: Bar) -> History:
-        for c in self.callbacks:
-            c.on_fit_begin(self.trainer, self.history)
-        while self.epoch < epochs and not self.stopped:
-            self._epoch(validation, bar)
-        for c in self.callbacks:
-            c.on_fit_end(self.trainer, self.history)
+        begun: list[Callback] = []
+        try:
+            for c in self.callbacks:
+                c.on_fit_begin(self.trainer, self.history)
+                begun.append(c)
+            while self.epoch < epochs and not self.stopped:
+                self._epoch(validation, bar)
+        finally:  # each of them, whatever another one raises
+            with ExitStack() as ends:
+                for c in reversed(begun):
+                    ends.callback(c.on_fit_end, self.trainer, self.history)
         return self.history
 
     def _epoch(self, validation: Any, bar: Bar) -> None:
         begin = time.perf_counter()
         done = self.batch
         bar.begin(self.epoch)
-        for i, batch in enumerate(self.batches(self.epoch)):
+        for i, batch in enumerate(self.batches(self.first + self.epoch)):
             if i < done:
                 continue
             x, t = pair(batch)
-            loss, n = self.trainer.step(x, t), _length(t)
-            self.total, self.count, self.batch = self.total + loss * n, self.count + n, i + 1
+            loss, share = self.trainer._take_batch(x, t)
+            self.total, self.count, self.batch = self.total + loss * share, self.count + share, i + 1
             bar.step(loss)
             for c in self.callbacks:
                 c.on_batch(self.trainer, self.trainer.batches, loss)
         self.trainer.flush()
         if not self.count:
             raise ValueError(f"epoch {self.epoch + 1} had no batches")
-        self.history["loss"].append(self.total / self.count)
+        self.history["loss"].append(self.total * self.trainer.loss.scale(self.count))
         self.history["seconds"].append(time.perf_counter() - begin)
         if validation is not None:
             for name, value in self.trainer.evaluate(*validation).items():
                 self.history.setdefault(f"val_{name}", []).append(value)
         if isinstance(self.trainer.optimizer.lr, Schedule):
             self.trainer.optimizer.lr.observe(self.history.get("val_loss", self.history["loss"])[-1])
-        epoch, self.epoch, self.batch, self.count, self.total = self.epoch, self.epoch + 1, 0, 0, 0.0
+        epoch, self.epoch, self.batch, self.count, self.total = self.epoch, self.epoch + 1, 0, 0.0, 0.0
+        self.trainer.epochs += 1
         bar.end(self.history)
         for c in self.callbacks:
-            self.stopped |= c.on_epoch_end(self.trainer, epoch, self.history) is True
+            self.stopped |= _is_true(c.on_epoch_end(self.trainer, epoch, self.history))
 
     def state(self) -> dict[str, Any]:
         return {
-            "settings": self.settings, "history": self.history, "epoch": self.epoch, "batch": self.batch, "count": self.count,
-            "total": self.total, "stopped": self.stopped, "callbacks": [[type(c).__name__, c.state()] for c in self.callbacks],
+            "settings": self.settings, "history": self.history, "first": self.first, "epoch": self.epoch, "batch": self.batch,
+            "count": self.count, "total": self.total, "stopped": self.stopped,
+            "callbacks": [[type(c).__name__, c.state()] for c in self.callbacks],
         }  # fmt: skip
 
     def check(self, state: dict[str, Any] | None, path: Any) -> None:
         if state is None:
             raise CheckpointError(f"{path} was not saved during a fit: load_checkpoint takes it")
+        for key, kinds in _STATE.items():
+            if not isinstance(state.get(key), kinds) or (kinds is int and state[key] < 0):
+                raise CheckpointError(f"{path} is damaged: {key} of its fit is {state.get(key)!r}")
         for key, value in self.settings.items():
             if state["settings"].get(key) != value:
                 raise CheckpointError(
                     f"{path} is of a fit with {key} {state['settings'].get(key)}, this one has {value}"
                 )
-        kinds = [type(c).__name__ for c in self.callbacks if c.state()]
+        lists = [state["history"].get(key) for key in self.history]
+        if not all(isinstance(v, list) for v in lists) or any(len(v) != state["epoch"] for v in lists):
+            raise CheckpointError(f"{path} is damaged: its history is not one of {state['epoch']} epochs")
+        if not all(isinstance(row, list) and len(row) == 2 for row in state["callbacks"]):
+            raise CheckpointError(f"{path} is damaged: the states of its callbacks are not pairs")
+        here = [type(c).__name__ for c in self.callbacks if c.state()]
         saved = [kind for kind, own in state["callbacks"] if own]
-        if kinds != saved:
-            raise CheckpointError(f"{path} is of a fit with the callbacks {saved}, this one has {kinds}")
+        if here != saved:
+            raise CheckpointError(f"{path} is of a fit with the callbacks {saved}, this one has {here}")
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for key in ("epoch", "batch", "count", "total", "stopped"):
-            setattr(self, key, state[key])
+        """Takes back what ``state`` gave. Where a callback cannot, the others stay as they were."""
+        own = [c for c in self.callbacks if c.state()]
+        before = [c.state() for c in own]
+        try:
+            for c, saved in zip(own, [saved for _, saved in state["callbacks"] if saved], strict=True):
+                c.load_state(saved)
+        except BaseException:
+            for c, old in zip(own, before, strict=True):
+                c.load_state(old)
+            raise
+        for key in _STATE:
+            if key not in ("settings", "history", "callbacks"):
+                setattr(self, key, state[key])
         self.history = History(state["history"])
-        saved = [own for _, own in state["callbacks"] if own]
-        for c, own in zip([c for c in self.callbacks if c.state()], saved, strict=True):
-            c.load_state(own)
+
+
+# What a fit in a checkpoint says.
+_STATE: dict[str, Any] = {
+    "settings": dict, "history": dict, "first": int, "epoch": int, "batch": int, "count": (int, float), "total": (int, float),
+    "stopped": bool, "callbacks": list,
+}  # fmt: skip
 
 
 class Bar:
@@ -169,7 +205,3 @@ def batches_of(
     for i in range(0, len(y), size):
         at = slice(i, i + size) if order is None else order[i : i + size]
         yield [a[at] for a in inputs], y[at]
-
-
-def _length(t: Any) -> int:
-    return len(t) if np.ndim(t) else 1

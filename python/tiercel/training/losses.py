@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,12 @@ class Loss:
         for key, value in options.items():
             if not isinstance(value, (bool, int, float, np.number, np.bool_)):
                 raise TypeError(f"loss {name}: the option {key} is a number, not {value!r}")
+            if not math.isfinite(value):
+                raise ValueError(f"loss {name}: the option {key} is finite, not {value!r}")
+        if name == "huber" and options.get("delta", 1.0) <= 0:
+            raise ValueError(f"loss huber: delta is above 0, not {options['delta']!r}")
+        if options.get("ignore_index", 0) != int(options.get("ignore_index", 0)):
+            raise ValueError(f"loss {name}: ignore_index is a whole number, not {options['ignore_index']!r}")
         self.weight: Array | None = None
         if weight is not None:
             self.weight = np.array(weight, np.float64)
@@ -114,6 +121,44 @@ class Loss:
         """Are these targets class numbers?"""
         return self.may_take_labels and target.dtype.kind in "biu"
 
+    def check_labels(self, target: Array, rank: int | None) -> None:
+        """Whole numbers in the shape of scores of this rank are rows, not class numbers."""
+        rows = target.ndim == rank and target.ndim > 1 and target.shape[1] > 1
+        if self.name == "cross_entropy" and rows and self.takes_labels(target):
+            raise ValueError(
+                f"cross_entropy takes class numbers as integers without the axis of the classes, got "
+                f"{target.dtype}{list(target.shape)}: give one-hot rows as class numbers, y.argmax(axis=1), or as "
+                "probabilities, y.astype(np.float32)"
+            )
+
+    def counted(self, target: Array) -> Any:
+        """Which class numbers are not ``ignore_index``; True: all."""
+        return target != int(self.options["ignore_index"]) if "ignore_index" in self.options else True
+
+    def share(self, target: Array) -> float:
+        """What the mean over these targets is divided by, and so the weight of a batch beside others: with class
+        numbers how many are not ignored, or the sum of their class weights; the rows of vectors or of probabilities;
+        else the elements. Of sums 1: they add up."""
+        if self.reduction == "sum":
+            return 1.0
+        if self.name == "ctc" or self.reduction == "batchmean":
+            return float(len(target) if target.ndim else 1)
+        if self.name == "cosine":
+            return float(target.size // max(target.shape[-1], 1) if target.ndim else 1)
+        if self.name != "cross_entropy":
+            return float(target.size)
+        if not self.takes_labels(target):
+            return float(target.size // max(target.shape[1], 1) if target.ndim > 1 else target.size)
+        counted = np.broadcast_to(self.counted(target), target.shape)
+        if self.weight is None or not self.weight.size:
+            return float(counted.sum())
+        labels = target[counted].astype(np.int64)  # one that is no class is an error of the step
+        return float(self.weight.ravel().take(labels, mode="clip").sum())
+
+    def scale(self, shares: float) -> float:
+        """What makes a mean of a sum of batches, each times its share. Of sums 1."""
+        return 1.0 if self.reduction == "sum" else 1.0 / shares if shares else math.nan
+
 
 def loss_names() -> list[str]:
     return list(_core.losses())
@@ -131,7 +176,8 @@ def _operands(loss: str | Loss, prediction: Any, target: Any) -> tuple[dict[str,
     if x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32)
     labels = loss.takes_labels(t)
-    return loss.spec(labels), x, np.ascontiguousarray(t, np.int64 if labels else x.dtype)
+    loss.check_labels(t, x.ndim)
+    return loss.spec(labels), x, np.asarray(t, np.int64 if labels else x.dtype, order="C")
 
 
 def loss_value(loss: str | Loss, prediction: Any, target: Any) -> Array:

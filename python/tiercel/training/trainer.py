@@ -5,12 +5,14 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 
 from tiercel import _core
+from tiercel.options import SessionOptions
 from tiercel.session import InferenceSession
 from tiercel.training import checkpoint, lora
 from tiercel.training.callbacks import Callback
@@ -26,18 +28,23 @@ from tiercel.training.schedules import Schedule
 Array = np.ndarray[Any, Any]
 Arrays = Array | Sequence[Array] | Mapping[str, Array]
 _KIND = "checkpoint of tiercel"
+_MOMENTS = {
+    "tiercel_m ": "the first moment of ",
+    "tiercel_v ": "the second moment of ",
+    "tiercel_g ": "the sum of gradients of ",
+}
 
 
 class Trainer:
-    """``model``: a path, .onnx bytes, an onnx.ModelProto or a Sequential. ``loss``: a name or a Loss; ``optimizer``:
-    a name or an Optimizer. ``trainable``: "all", "head" (the last layer), patterns (fnmatch) of weights' names, or a
-    LoRA. ``output``: the one that the loss is of, by default the first. ``clip_norm``, ``clip_value``: of the
-    gradients. ``seed``: of Dropout and of LoRA's first weights. ``threads``: 0 for all. ``groups``: {pattern: {"lr":
-    factor, "weight_decay": value}}, the first that matches a weight's name. ``accumulate``: so many batches make one
-    step, as if they were one batch. ``recompute``: what the backward pass computes again rather than keep. By default
-    results of elementwise operators and layer normalisation where what they are made of is kept anyway; "none":
-    nothing; "sqrt", a number of segments, or patterns of values' names that are kept: gradient checkpointing, of the
-    forward pass only what goes from one segment to the next is kept."""
+    """``model``: a path, .onnx bytes, an onnx.ModelProto, a Sequential or an InferenceSession. ``loss``: a name or a
+    Loss; ``optimizer``: a name or an Optimizer. ``trainable``: "all", "head" (the last layer), patterns (fnmatch) of
+    weights' names, or a LoRA. ``output``: the one that the loss is of, by default the first. ``clip_norm``,
+    ``clip_value``: of the gradients. ``seed``: of Dropout and of LoRA's first weights. ``threads``: 0 for all.
+    ``groups``: {pattern: {"lr": factor, "weight_decay": value}}, the first that matches a weight's name.
+    ``accumulate``: so many batches make one step, as if they were one batch. ``recompute``: what the backward pass
+    computes again rather than keep. By default results of elementwise operators and layer normalisation where what they
+    are made of is kept anyway; "none": nothing; "sqrt", a number of segments, or patterns of values' names that are
+    kept: gradient checkpointing, of the forward pass only what goes from one segment to the next is kept."""
 
     def __init__(
         self,
@@ -86,43 +93,64 @@ class Trainer:
         self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
         self._dtypes = [_numpy_type(kind) for _, kind, _ in info["inputs"]]
         names = [name for name, _, _ in info["outputs"]]
+        if not names:
+            raise ValueError("the model has no output")
         self._output = names.index(output) if output in names else 0
         self._output_dtype = _numpy_type(info["outputs"][self._output][1])
         extents = info["outputs"][self._output][2]
         self._output_rank = None if extents is None else len(extents)
-        self._core: Any = None
-        self._labels: bool | None = None
+        self._batched = _is_batched(info)
+        self.epochs = 0  # of all fits
         self._session: tuple[tuple[int, int], InferenceSession] | None = None
         self._fit: Fit | None = None
         self._frame: str | None = None
-        if self.loss.name != "cross_entropy":  # what the targets are is known
-            self._start(self.loss.may_take_labels)
+        self._lock = threading.Lock()
+        self._labels = self.loss.may_take_labels
+        self._guessed = self.loss.name == "cross_entropy"  # until targets come
+        self._other: Any = None  # evaluates targets of the other form
+        self._core: Any = self._made(self._labels)
+        if not self._forms:  # the core has them
+            self._data = b""
+        else:
+            lora.begin(dict(self._core.state()), list(self._forms), seed)
 
     # ---- Steps
 
     def step(self, x: Arrays, y: Any) -> float:
         """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an
         error, and the weights stay as they were."""
+        return self._take_batch(x, y)[0]
+
+    def _take_batch(self, x: Arrays, y: Any) -> tuple[float, float]:
+        """The loss of a step, and the batch's weight beside others."""
         target = self._targets(y)
-        if not target.size:
-            raise ValueError("an empty batch has no loss: y has no elements")
         core = self._for(target)
-        arrays = [*self._inputs(x), self._target(target)]
+        arrays = [*self._inputs(x), self._target(target, self._labels)]
+        share = self.loss.share(target)
+        if not share:
+            raise ValueError(
+                "the batch has no mean loss: each of its targets is ignore_index or of a class whose weight is 0"
+            )
         if self.accumulate == 1:
-            return float(core.step(arrays, self.optimizer.rate(core.steps)))
-        share = 1.0 if self.loss.reduction == "sum" else float(len(target) if target.ndim else 1)
+            return float(core.step(arrays, self.optimizer.rate(core.steps))), share
         loss = float(core.accumulate(arrays, share))
         self._pending, self._shares = self._pending + 1, self._shares + share
-        if self._pending == self.accumulate:
+        if self._pending >= self.accumulate:  # more where a schedule gave no rate
             self.flush()
-        return loss
+        return loss, share
 
     def flush(self) -> None:
         """Takes the step of what ``accumulate`` has so far. ``fit`` does so at the end of an epoch."""
         if self._pending:
-            scale = 1.0 if self.loss.reduction == "sum" else 1.0 / self._shares
-            self._core.apply(self.optimizer.rate(self._core.steps), scale)
+            self._core.apply(self.optimizer.rate(self._core.steps), self.loss.scale(self._shares))
             self._pending, self._shares = 0, 0.0
+
+    def _drop_sums(self) -> None:
+        """What ``accumulate`` has so far is forgotten."""
+        for name, array in self._core.state():
+            if name.startswith("tiercel_g "):
+                array[...] = 0
+        self._pending, self._shares = 0, 0.0
 
     def fit(
         self,
@@ -142,7 +170,8 @@ class Trainer:
         Callbacks: Callback objects, or functions that get the trainer, the number of the epoch (from 0) and the
         history after each epoch; one that returns True ends the training. ``progress``: a bar, where tqdm is there;
         by default on a terminal. ``resume``: a checkpoint of the same fit, which goes on as if it had never
-        stopped."""
+        stopped. Another ``fit`` trains on: the orders of its epochs are those after the ones before. What an
+        interrupted ``accumulate`` left is dropped."""
         whole("batch_size", batch_size, 1)
         whole("epochs", epochs)
         whole("seed", seed)
@@ -150,6 +179,12 @@ class Trainer:
             validation = float(validation)
         if isinstance(validation, str) or (isinstance(validation, tuple) and len(validation) != 2):
             raise ValueError("validation is (x, y), a list of batches (x, y) or a share of the samples")
+        if validation is not None and not isinstance(validation, (float, Iterable)):
+            raise ValueError(f"validation is (x, y), a list of batches or a share, not {type(validation).__name__}")
+        if epochs > 1 and not isinstance(validation, (float, type(None))) and iter(validation) is validation:
+            raise ValueError(
+                f"an iterator serves one validation: give what can be iterated {epochs} times, such as a list of batches"
+            )
         if y is None:
             if isinstance(validation, float):
                 raise ValueError(
@@ -187,6 +222,8 @@ class Trainer:
         fit.add_callbacks(callbacks)
         if resume is not None:
             self.load_checkpoint(resume, fit)
+        else:
+            self._drop_sums()
         checked = None if validation is None else validation if isinstance(validation, tuple) else (validation,)
         bar = Bar(progress, epochs, count)
         self._fit = fit
@@ -199,86 +236,99 @@ class Trainer:
     def evaluate(
         self, x: Arrays | Iterable[tuple[Arrays, Any]], y: Any = None, batch_size: int = 256
     ) -> dict[str, float]:
-        """``loss``, and ``accuracy`` where the targets are class numbers; in inference mode. Arrays, or (without
-        ``y``) batches (x, y)."""
+        """``loss``, and ``accuracy`` where the targets are class numbers (without those that are ``ignore_index``); in
+        inference mode. Arrays, or (without ``y``) batches (x, y), whatever their lengths."""
         batches: Iterable[tuple[Any, Any]]
         batches = x if y is None else batches_of(*self._samples(x, y), batch_size, None)  # type: ignore[assignment, arg-type]
         whole("batch_size", batch_size, 1)
-        total, right, count, targets = 0.0, 0, 0, 0
+        total, shares, some, right, counted = 0.0, 0.0, False, 0, 0
+        cores: dict[bool, Any] = {}
+        accuracy = False
         for batch in batches:
             xs, t = pair(batch)
             t = self._targets(t)
-            if not t.size:
-                raise ValueError("an empty batch has no loss: y has no elements")
-            loss, outputs = self._for(t).evaluate([*self._inputs(xs), self._target(t)])
-            n = len(t) if t.ndim else 1
-            total, count, targets = total + loss * n, count + n, targets + t.size
-            if self._counts:
-                right += int((outputs[self._output].argmax(axis=1) == t).sum())
-        if not count:
+            labels = self.loss.takes_labels(t)
+            if labels not in cores:
+                cores[labels] = self._evaluating(t)
+            loss, outputs = cores[labels].evaluate([*self._inputs(xs), self._target(t, labels)])
+            share, some = self.loss.share(t), True
+            if share:  # else all is ignored, and the mean of nothing is NaN
+                total, shares = total + loss * share, shares + share
+            if labels and self.loss.name == "cross_entropy":
+                counts, accuracy = self.loss.counted(t), True
+                right += int(((outputs[self._output].argmax(axis=1) == t) & counts).sum())
+                counted += int(np.broadcast_to(counts, t.shape).sum())
+        if not some:
             raise ValueError("there is nothing to evaluate: no batches")
-        result = {"loss": total / count}
-        if self._counts:
-            result["accuracy"] = right / targets
+        result = {"loss": total * self.loss.scale(shares)}
+        if accuracy:
+            result["accuracy"] = right / counted if counted else float("nan")
         return result
 
-    def predict(self, x: Arrays) -> Any:
-        """The model's outputs with the weights of now (an array where there is one)."""
-        outputs = self.session.run(None, dict(zip(self.input_names, self._inputs(x), strict=True)))
+    def predict(self, x: Arrays, batch_size: int = 256) -> Any:
+        """The model's outputs with the weights of now (an array where there is one). Where the first axis of every
+        input and output is the batch, which has one name then, the samples go through in batches."""
+        size, inputs = whole("batch_size", batch_size, 1), self._inputs(x)
+        run = self.session.run
+        lengths = {len(a) if a.ndim else 0 for a in inputs}
+        n = max(lengths, default=0)
+        if not self._batched or len(lengths) != 1 or n <= size:
+            outputs = run(None, dict(zip(self.input_names, inputs, strict=True)))
+        else:
+            parts = [
+                run(None, {name: a[i : i + size] for name, a in zip(self.input_names, inputs, strict=True)})
+                for i in range(0, n, size)
+            ]
+            outputs = [np.concatenate(each) for each in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
     # ---- What was learnt
 
     @property
     def steps(self) -> int:
-        return 0 if self._core is None else int(self._core.steps)
+        return int(self._core.steps)
 
     @property
     def batches(self) -> int:
         """How many batches went through; without ``accumulate`` as many as steps."""
-        return 0 if self._core is None else int(self._core.batches)
+        return int(self._core.batches)
 
     @property
     def weights(self) -> dict[str, Array]:
         """The weights that are trained, by name. The arrays are the trainer's own: a step changes them."""
-        core = self._ready()
-        return dict(core.state()[: core.num_weights])
+        return dict(self._core.state()[: self._core.num_weights])
 
     @property
     def session(self) -> InferenceSession:
-        """A session with the weights of now."""
-        now = (0, 0) if self._core is None else (self._core.steps, self._core.batches)
+        """A session with the weights of now, on as many threads as the trainer."""
+        now = (self.steps, self.batches)
         if self._session is None or self._session[0] != now:
-            self._session = (
-                now,
-                InferenceSession(self.model() if self._core is not None or not self._folder else self._ready_model()),
-            )
+            options = SessionOptions()
+            options.intra_op_num_threads = self._options["threads"]
+            self._session = now, InferenceSession(self.model(), options)
         return self._session[1]
 
     def memory(self) -> dict[str, int]:
         """Bytes that a step of the shapes that came last takes: ``arena`` (intermediates), ``live_bound`` (the most of them
         that are alive at once), ``states`` (weights, statistics, moments), ``constants`` (what is not trained),
         ``packed``; and the numbers of ``instructions`` and ``barriers``."""
-        return dict(self._ready().memory())
+        return dict(self._core.memory())
 
     def model(self) -> bytes:
         """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is
         merged)."""
-        if self._core is None:
-            return self._data
         if self._forms:
             return bytes(_core.with_weights(self._data, self._folder, self._merged()))
         return bytes(self._core.model())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that model to a new file, which then takes the name."""
-        core = self._ready()
 
         def write(part: str) -> None:
             if self._forms:
                 _core.save_with_weights(self._data, self._folder, self._merged(), part)
             else:
-                core.save(part)
+                self._core.save(part)
 
         replace_file(path, write)
 
@@ -286,13 +336,12 @@ class Trainer:
         """Writes what LoRA learnt, alone; ``apply_adapter(model, path)`` puts it into the model."""
         if self._lora is None:
             raise ValueError("there is no adapter: the trainer was made without LoRA")
-        self._ready()
         meta = {"forms": self._forms, "scale": self._lora.alpha / self._lora.rank}
         checkpoint.write(path, lora.KIND, meta, self.model_state())
 
     def model_state(self) -> dict[str, Array]:
         """Weights that are trained and running statistics, by name; the arrays are the trainer's own."""
-        return {n: a for n, a in self._ready().state() if not n.startswith(("tiercel_m ", "tiercel_v ", "tiercel_g "))}
+        return {n: a for n, a in self._core.state() if not n.startswith(tuple(_MOMENTS))}
 
     def load_model_state(self, state: Mapping[str, Array]) -> None:
         """Takes back a copy of ``model_state``."""
@@ -307,67 +356,94 @@ class Trainer:
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """All that a training goes on with: weights, moments, running statistics, counters, and where ``fit`` stands.
-        Written to a new file, which then takes the name."""
-        core = self._ready()
-        lr = self.optimizer.lr
+        Written to a new file, which then takes the name. A state that is not finite is an error, and the file stays
+        what it was."""
+        lr, state = self.optimizer.lr, dict(self._core.state())
+        for name, array in state.items():
+            if not np.isfinite(array).all():
+                moment = next((k for k in _MOMENTS if name.startswith(k)), "")
+                what = f"{_MOMENTS[moment]}{name[len(moment) :]!r}" if moment else f"the weight {name!r}"
+                raise CheckpointError(
+                    f"{what} is not finite after step {self.steps}, and no training goes on from there: {os.fspath(path)} "
+                    "was not written (a smaller learning rate or clip_norm may help)"
+                )
         meta = {
-            "model": self._model_hash(), **self._settings(), "labels": self._labels, "steps": core.steps,
-            "batches": core.batches, "pending": self._pending, "shares": self._shares,
+            "model": self._model_hash(), "settings": self._settings(), "labels": self._labels, "steps": self.steps,
+            "batches": self.batches, "epochs": self.epochs, "pending": self._pending, "shares": self._shares,
             "schedule": lr.state() if isinstance(lr, Schedule) else {},
             "fit": None if self._fit is None else self._fit.state(),
         }  # fmt: skip
-        checkpoint.write(path, _KIND, meta, dict(core.state()))
+        checkpoint.write(path, _KIND, meta, state)
 
     def load_checkpoint(self, path: str | os.PathLike[str], fit: Fit | None = None) -> None:
         """Goes back to a checkpoint of a trainer that was made the same way. Where it cannot, a CheckpointError says
         why, and nothing changes."""
         meta, arrays = checkpoint.read(path, _KIND)
         where = os.fspath(path)
-        lacks = {"model", "labels", "steps", "batches", "pending", "shares", "schedule", "fit"} - meta.keys()
-        if lacks:
-            raise CheckpointError(f"{where} is damaged: it does not say {', '.join(sorted(lacks))}")
-        for key, value in self._settings().items():
-            if meta.get(key) != value:
-                raise CheckpointError(f"{where} is of a training with {key} {meta.get(key)!r}, this one has {value!r}")
-        before = self._core, self._labels, self._data
-        if self._core is not None and self._labels != meta["labels"]:
-            if self.steps:
-                raise CheckpointError(f"{where} is of a training with other targets (class numbers or not)")
-            if not self._forms:
-                self._data = self.model()
-            self._core = None
+        for key, kinds in _META.items():
+            if key not in meta or not isinstance(meta[key], kinds) or (kinds is int and meta[key] < 0):
+                raise CheckpointError(f"{where} is damaged: it does not say {key}")
+        own, saved = self._settings(), meta["settings"]
+        for key in [*own, *(k for k in saved if k not in own)]:
+            if own.get(key) != saved.get(key):
+                raise CheckpointError(
+                    f"{where} is of a training with {key} {_shown(saved.get(key))}, this one has {_shown(own.get(key))}"
+                )
+        if self._model_hash() != meta["model"]:
+            raise CheckpointError(f"{where} is of another model")
+        if self._labels != meta["labels"] and self.batches:
+            raise CheckpointError(f"{where} is of a training with other targets (class numbers or not)")
+        before = self._core, self._labels, self._data, self._other
         try:
-            if self._core is None:
-                self._start(bool(meta["labels"]))
-            if self._model_hash() != meta["model"]:
-                raise CheckpointError(f"{where} is of another model")
+            if self._labels != meta["labels"]:
+                self._restart(meta["labels"])
             self._take(meta, arrays, where, fit)
-        except CheckpointError:
-            self._core, self._labels, self._data = before
+        except BaseException:
+            self._core, self._labels, self._data, self._other = before
             raise
+        self._guessed, self._session = False, None
 
     def _take(self, meta: dict[str, Any], arrays: dict[str, Array], where: str, fit: Fit | None) -> None:
-        state = dict(self._core.state())
+        """Weights are written last, when nothing can be wrong any more."""
+        state, lr = dict(self._core.state()), self.optimizer.lr
         _check_arrays(state, arrays, where)
         if fit is not None:
             fit.check(meta["fit"], where)
+        old = lr.state() if isinstance(lr, Schedule) else {}
+        try:
+            if isinstance(lr, Schedule) and meta["schedule"]:
+                lr.load_state(meta["schedule"])
+            if fit is not None:
+                fit.load_state(meta["fit"])
+        except Exception as e:
+            if isinstance(lr, Schedule) and old:
+                lr.load_state(old)
+            raise CheckpointError(
+                f"{where} is damaged: a schedule or a callback cannot take its state back: {type(e).__name__}: {e}"
+            ) from e
         for name, array in state.items():
             array[...] = arrays[name]
         self._core.set_steps(meta["steps"], meta["batches"])
-        self._pending, self._shares, self._session = meta["pending"], meta["shares"], None
-        if isinstance(self.optimizer.lr, Schedule) and meta["schedule"]:
-            self.optimizer.lr.load_state(meta["schedule"])
-        if fit is not None:
-            fit.load_state(meta["fit"])
+        self._pending, self._shares, self.epochs = meta["pending"], meta["shares"], meta["epochs"]
 
     def _settings(self) -> dict[str, Any]:
-        return {"loss": self.loss.name, "optimizer": self.optimizer.name, "accumulate": self.accumulate,
-                "seed": self._options["seed"]}  # fmt: skip
+        """What must be the same where a training goes on; all but the learning rate."""
+        loss, groups = self.loss, self._options["groups"]
+        weight = None if loss.weight is None else loss.weight.tolist()
+        optimizer = self.optimizer.spec()
+        return {
+            "loss": loss.name, "reduction": loss.reduction, "class weights": weight,
+            **{f"the loss's {k}": float(v) for k, v in loss.options.items()},
+            "optimizer": optimizer.pop("name"), **{f"the optimizer's {k}": v for k, v in optimizer.items()},
+            "clip_norm": self._options["clip_norm"], "clip_value": self._options["clip_value"],
+            **{f"the group of {n!r}": list(own) for n, own in groups.items()},
+            "accumulate": self.accumulate, "seed": self._options["seed"],
+        }  # fmt: skip
 
     def _model_hash(self) -> str:
         """Of the model without what is trained."""
         if self._frame is None:
-            self._frame = hashlib.sha256(self._ready().frame()).hexdigest()
+            self._frame = hashlib.sha256(self._core.frame()).hexdigest()
         return self._frame
 
     # ---- Inside
@@ -405,9 +481,6 @@ class Trainer:
             self._data, self._folder, self._forms, self._lora.alpha / self._lora.rank, self.model_state()
         )
 
-    def _ready_model(self) -> bytes:
-        return bytes(self._ready().model())
-
     def _samples(self, x: Arrays, y: Any) -> tuple[list[Array], Array]:
         inputs, target = self._inputs(x), self._targets(y)
         if not target.ndim or any(not a.ndim or len(a) != len(target) for a in inputs):
@@ -418,49 +491,80 @@ class Trainer:
             raise ValueError("there is nothing to work on: x and y are empty")
         return inputs, target
 
-    def _start(self, labels: bool) -> None:
-        spec = self.loss.spec(labels)
-        self._core = _core.TrainingSession(
-            self._data, self._folder, spec, self.optimizer.spec(), trainable=self._trainable, **self._options
+    def _made(self, labels: bool, **changed: Any) -> Any:
+        options = {"optimizer": self.optimizer.spec(), **self._options, **changed}
+        return _core.TrainingSession(
+            self._data, self._folder, self.loss.spec(labels), trainable=self._trainable, **options
         )
-        self._labels = labels
-        if not self._forms:  # the core has them
-            self._data = b""
-        else:
-            lora.begin(dict(self._core.state()), list(self._forms), self._options["seed"])
 
-    def _ready(self) -> Any:
-        if self._core is None:
-            self._start(True)
-        return self._core
+    def _restart(self, labels: bool) -> None:
+        """Before the first step: the same weights for targets of the other form."""
+        self._model_hash()
+        old = self._core
+        if not self._forms:
+            self._data = old.model()
+        self._core, self._labels, self._other = self._made(labels), labels, None
+        self._core.set_steps(old.steps, old.batches)
+        _copy_state(old, self._core)
+        if not self._forms:
+            self._data = b""
 
     def _for(self, target: Array) -> Any:
-        labels = self.loss.takes_labels(target)
-        if self._core is None:
-            if not labels and self._output_rank is not None and target.ndim < self._output_rank:
-                raise ValueError(
-                    "cross_entropy takes class numbers, which are integers (y.astype(np.int64)), or probabilities in the "
-                    f"prediction's shape; y is {target.dtype}{list(target.shape)}"
-                )
-            self._start(labels)
-        elif labels != self._labels:
-            raise ValueError(
-                f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are {target.dtype}"
-            )
+        """The core that takes steps with these targets."""
+        labels = self._check_form(target)
+        with self._lock:
+            if labels != self._labels:
+                if self.batches:
+                    raise ValueError(
+                        f"the targets were {'class numbers' if self._labels else 'numbers'} before; these are "
+                        f"{target.dtype}: a training keeps to one form (evaluate takes both)"
+                    )
+                self._restart(labels)
+            self._guessed = False
         return self._core
+
+    def _evaluating(self, target: Array) -> Any:
+        """The core that evaluates these targets; for those of the other form than training's another one with the
+        weights of now."""
+        labels = self._check_form(target)
+        with self._lock:
+            if labels != self._labels and self._guessed and not self.batches:
+                self._restart(labels)
+            self._guessed = False
+            if labels == self._labels:
+                return self._core
+            if self._other is None:
+                data = self._data
+                if not self._forms:
+                    self._data = self._core.model()
+                try:  # it takes no steps, so the cheapest way to do so will do
+                    self._other = self._made(
+                        labels, optimizer={"name": "sgd"}, accumulate=False, clip_norm=0.0, clip_value=0.0, groups={}
+                    )
+                finally:
+                    self._data = data
+            _copy_state(self._core, self._other)
+            return self._other
+
+    def _check_form(self, target: Array) -> bool:
+        labels = self.loss.takes_labels(target)
+        if not target.size:
+            raise ValueError("an empty batch has no loss: y has no elements")
+        if not labels and self.loss.may_take_labels and self._output_rank is not None and target.ndim < self._output_rank:
+            raise ValueError(
+                "cross_entropy takes class numbers, which are integers (y.astype(np.int64)), or probabilities in the "
+                f"prediction's shape; y is {target.dtype}{list(target.shape)}"
+            )
+        self.loss.check_labels(target, self._output_rank)
+        return labels
 
     def _targets(self, y: Any) -> Array:
         target = self.loss.targets(y)
         numbers(target, "y")
         return target
 
-    @property
-    def _counts(self) -> bool:
-        """Is there an accuracy?"""
-        return bool(self._labels) and self.loss.name == "cross_entropy"
-
-    def _target(self, y: Array) -> Array:
-        return np.ascontiguousarray(y, np.int64 if self._labels else self._output_dtype)
+    def _target(self, y: Array, labels: bool) -> Array:
+        return np.asarray(y, np.int64 if labels else self._output_dtype, order="C")
 
     def _inputs(self, x: Arrays) -> list[Array]:
         if isinstance(x, Mapping):
@@ -491,6 +595,32 @@ def _input(x: Any, dtype: np.dtype[Any], name: str) -> Array:
 
 def _is_list_of_arrays(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and len(x) == 1 and isinstance(x[0], np.ndarray)
+
+
+def _is_batched(info: Mapping[str, Any]) -> bool:
+    """Is the first axis of every input and output the batch? It has one name then."""
+    every = [shape for kind in ("inputs", "outputs") for _, _, shape in info[kind]]
+    first = {shape[0] if shape else None for shape in every}
+    return len(first) == 1 and isinstance(next(iter(first)), str)
+
+
+def _copy_state(source: Any, to: Any) -> None:
+    given = dict(source.state())
+    for name, array in to.state():
+        if name in given:
+            array[...] = given[name]
+
+
+# What a checkpoint says beside the arrays.
+_META: dict[str, Any] = {
+    "model": str, "settings": dict, "labels": bool, "steps": int, "batches": int, "epochs": int, "pending": int,
+    "shares": (int, float), "schedule": dict, "fit": (dict, type(None)),
+}  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "..."
 
 
 def _recompute(given: str | int | Sequence[str] | None) -> dict[str, Any]:
