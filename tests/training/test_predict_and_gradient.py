@@ -1,6 +1,7 @@
 """predict in batches, the trainer's session, outputs of rank 0, and tiercel.gradient's arguments."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from training_models import X, Y, plain, trainer
@@ -151,3 +152,26 @@ def test_whole_inputs_need_names_of_weights():
 def test_lora_on_a_session():
     t = Trainer(tiercel.InferenceSession(plain().build()), "cross_entropy", trainable=LoRA(np.int64(2), alpha=np.float32(4)))
     assert np.isfinite(t.step(X, Y))
+
+
+@pytest.mark.parametrize("trainable", ["all", LoRA(2)])
+@pytest.mark.parametrize("form", ["path", "session", "bytes"])
+def test_weights_in_a_file_of_their_own(tmp_path, form, trainable):
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.load_from_string(plain().build()), path, save_as_external_data=True, location="w", size_threshold=0)
+    options = tiercel.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tmp_path))
+    given = {
+        "path": lambda: path,
+        "session": lambda: tiercel.InferenceSession(path),
+        "bytes": lambda: tiercel.InferenceSession(path.read_bytes(), options),
+    }[form]()
+    (dx,) = tiercel.gradient(given).run(["gradient of x"], {"x": X})
+    np.testing.assert_array_equal(dx, tiercel.gradient(plain()).run(["gradient of x"], {"x": X})[0])
+    t, same = Trainer(given, "cross_entropy", SGD(0.1), trainable), Trainer(plain(), "cross_entropy", SGD(0.1), trainable)
+    soft = np.eye(3, dtype=np.float32)[Y]
+    for each in (t, same):
+        each.step(X, soft)
+        each.save(tmp_path / "out.onnx")
+    assert t.evaluate(X, Y) == same.evaluate(X, Y) and t.evaluate(X, soft) == same.evaluate(X, soft)
+    np.testing.assert_array_equal(t.predict(X), same.predict(X))

@@ -8,7 +8,7 @@ from typing import Any
 from tiercel import _core
 from tiercel.options import SessionOptions
 from tiercel.session import InferenceSession
-from tiercel.training.models import model_bytes
+from tiercel.training.models import model_bytes, model_info
 
 _FLOATS = ("tensor(float)", "tensor(double)")
 
@@ -29,7 +29,7 @@ def gradient(
 
     A way that cannot be differentiated is an error that names the node and the way to it."""
     data, folder = model_bytes(model)
-    info = _core.model_info(data)
+    info = model_info(model, data, folder)
     of, wrt = _names("outputs", outputs, info["outputs"]), _names("inputs", inputs, info["inputs"])
     return InferenceSession(_core.gradient_model(data, folder, of, wrt), sess_options)
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tiercel import _core
 from tiercel.session import InferenceSession
 
 
@@ -26,3 +27,11 @@ def model_bytes(model: Any) -> tuple[bytes, str]:
     raise TypeError(
         f"a model is a path, bytes, an onnx.ModelProto, a Sequential or an InferenceSession, not {type(model).__name__}"
     )
+
+
+def model_info(model: Any, data: bytes, folder: str) -> dict[str, Any]:
+    """What ``_core.model_info`` says, of a model that keeps data in other files too."""
+    path = model._model_path if isinstance(model, InferenceSession) else model
+    if isinstance(path, (str, os.PathLike)):
+        return _core.model_info(os.fspath(path))
+    return _core.model_info(bytes(_core.with_weights(data, folder, {})) if folder else data)

@@ -21,7 +21,7 @@ from tiercel.training.checks import number, numbers, replace_file, whole
 from tiercel.training.loop import Bar, Fit, History, batches_of, pair
 from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
-from tiercel.training.models import model_bytes
+from tiercel.training.models import model_bytes, model_info
 from tiercel.training.optimizers import Optimizer, optimizer_of
 from tiercel.training.schedules import Schedule
 
@@ -89,7 +89,7 @@ class Trainer:
             "rank": self._lora.rank if self._lora else 0,
             "alpha": self._lora.alpha if self._lora else 0.0,
         }
-        info = _core.model_info(self._data)
+        info = model_info(model, self._data, self._folder)
         self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
         self._dtypes = [_numpy_type(kind) for _, kind, _ in info["inputs"]]
         names = [name for name, _, _ in info["outputs"]]
