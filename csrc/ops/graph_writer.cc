@@ -52,9 +52,11 @@ Value* GraphWriter::add_output(Node* node, int index) {
 }
 
 Value* GraphWriter::input(const std::string& name, const Type& type) {
-  ValueInfo known;
-  known.type = type;
-  return input(name, known);
+  const Type own = type;  // `type` may be one of those that are about to move
+  Value* v = graph_.add_input(name, own);
+  infos_.resize(static_cast<size_t>(graph_.num_values()));
+  infos_[static_cast<size_t>(v->id)].type = own;
+  return v;
 }
 
 Value* GraphWriter::input(const std::string& name, ValueInfo info) {

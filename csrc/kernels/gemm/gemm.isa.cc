@@ -3,6 +3,7 @@
 #include "kernels/gemm/tile.h"
 
 #include "kernels/gemm/dot.h"
+#include "simd/transpose.h"
 
 namespace tiercel::TIERCEL_ISA {
 namespace {
@@ -191,6 +192,20 @@ void pack_b(const float* b, int64_t row, int64_t col, int64_t k, int64_t n, int6
         int64_t x = 0;
         for (; x + kLanes <= columns; x += kLanes) store(out + x, load(in + x));
         if (x < columns) store(out + x, load(in + x, columns - x));
+      }
+    } else if (row == 1) {  // squares are transposed in registers
+      for (int64_t i = 0; i < k; i += kLanes) {
+        const int64_t rows = least(kLanes, k - i);
+        for (int64_t x = 0; x < width; x += kLanes) {
+          const float* in = b + (j + x) * col + i;
+          F r[kLanes];
+#pragma GCC unroll 16
+          for (int l = 0; l < kLanes; ++l, in += col) r[l] = x + l >= columns ? zero() : rows == kLanes ? load(in) : load(in, rows);
+          transpose(r);
+#pragma GCC unroll 16
+          for (int l = 0; l < kLanes; ++l)
+            if (l < rows) store(out + (i + l) * width + x, r[l]);
+        }
       }
     } else {  // blocks that read and write whole lines
       constexpr int64_t kStep = 16;
