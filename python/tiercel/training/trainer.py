@@ -14,25 +14,26 @@ import numpy as np
 from tiercel import _core
 from tiercel.options import SessionOptions
 from tiercel.session import InferenceSession
-from tiercel.training import checkpoint, lora
+from tiercel.training import checkpoint, lora, resume
 from tiercel.training.callbacks import Callback
-from tiercel.training.checkpoint import CheckpointError
 from tiercel.training.checks import number, numbers, replace_file, whole
+from tiercel.training.feeds import (
+    check_pattern,
+    is_batched,
+    is_list_of_arrays,
+    model_input,
+    numpy_type,
+    recompute_options,
+)
 from tiercel.training.loop import Bar, Fit, History, batches_of, pair
 from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
 from tiercel.training.models import model_bytes, model_info
 from tiercel.training.optimizers import Optimizer, optimizer_of
-from tiercel.training.schedules import Schedule
+from tiercel.training.resume import MOMENTS, check_arrays, copy_state
 
 Array = np.ndarray[Any, Any]
 Arrays = Array | Sequence[Array] | Mapping[str, Array]
-_KIND = "checkpoint of tiercel"
-_MOMENTS = {
-    "tiercel_m ": "the first moment of ",
-    "tiercel_v ": "the second moment of ",
-    "tiercel_g ": "the sum of gradients of ",
-}
 
 
 class Trainer:
@@ -83,7 +84,7 @@ class Trainer:
             "seed": seed,
             "threads": threads,
             "accumulate": accumulate > 1,
-            **_recompute(recompute),
+            **recompute_options(recompute),
             "groups": self._groups(groups or {}),
             "adapters": list(self._forms),
             "rank": self._lora.rank if self._lora else 0,
@@ -91,15 +92,15 @@ class Trainer:
         }
         info = model_info(model, self._data, self._folder)
         self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
-        self._dtypes = [_numpy_type(kind) for _, kind, _ in info["inputs"]]
+        self._dtypes = [numpy_type(kind) for _, kind, _ in info["inputs"]]
         names = [name for name, _, _ in info["outputs"]]
         if not names:
             raise ValueError("the model has no output")
         self._output = names.index(output) if output in names else 0
-        self._output_dtype = _numpy_type(info["outputs"][self._output][1])
+        self._output_dtype = numpy_type(info["outputs"][self._output][1])
         extents = info["outputs"][self._output][2]
         self._output_rank = None if extents is None else len(extents)
-        self._batched = _is_batched(info)
+        self._batched = is_batched(info)
         self.epochs = 0  # of all fits
         self._session: tuple[tuple[int, int], InferenceSession] | None = None
         self._fit: Fit | None = None
@@ -341,13 +342,13 @@ class Trainer:
 
     def model_state(self) -> dict[str, Array]:
         """Weights that are trained and running statistics, by name; the arrays are the trainer's own."""
-        return {n: a for n, a in self._core.state() if not n.startswith(tuple(_MOMENTS))}
+        return {n: a for n, a in self._core.state() if not n.startswith(tuple(MOMENTS))}
 
     def load_model_state(self, state: Mapping[str, Array]) -> None:
         """Takes back a copy of ``model_state``."""
         own = self.model_state()
         given = {name: np.asarray(array) for name, array in state.items()}
-        _check_arrays(own, given, "the state")
+        check_arrays(own, given, "the state")
         for name, array in own.items():
             array[...] = given[name]
         self._session = None
@@ -358,87 +359,12 @@ class Trainer:
         """All that a training goes on with: weights, moments, running statistics, counters, and where ``fit`` stands.
         Written to a new file, which then takes the name. A state that is not finite is an error, and the file stays
         what it was."""
-        lr, state = self.optimizer.lr, dict(self._core.state())
-        for name, array in state.items():
-            if not np.isfinite(array).all():
-                moment = next((k for k in _MOMENTS if name.startswith(k)), "")
-                what = f"{_MOMENTS[moment]}{name[len(moment) :]!r}" if moment else f"the weight {name!r}"
-                raise CheckpointError(
-                    f"{what} is not finite after step {self.steps}, and no training goes on from there: {os.fspath(path)} "
-                    "was not written (a smaller learning rate or clip_norm may help)"
-                )
-        meta = {
-            "model": self._model_hash(), "settings": self._settings(), "labels": self._labels, "steps": self.steps,
-            "batches": self.batches, "epochs": self.epochs, "pending": self._pending, "shares": self._shares,
-            "schedule": lr.state() if isinstance(lr, Schedule) else {},
-            "fit": None if self._fit is None else self._fit.state(),
-        }  # fmt: skip
-        checkpoint.write(path, _KIND, meta, state)
+        resume.save(self, path)
 
     def load_checkpoint(self, path: str | os.PathLike[str], fit: Fit | None = None) -> None:
         """Goes back to a checkpoint of a trainer that was made the same way. Where it cannot, a CheckpointError says
         why, and nothing changes."""
-        meta, arrays = checkpoint.read(path, _KIND)
-        where = os.fspath(path)
-        for key, kinds in _META.items():
-            if key not in meta or not isinstance(meta[key], kinds) or (kinds is int and meta[key] < 0):
-                raise CheckpointError(f"{where} is damaged: it does not say {key}")
-        own, saved = self._settings(), meta["settings"]
-        for key in [*own, *(k for k in saved if k not in own)]:
-            if own.get(key) != saved.get(key):
-                raise CheckpointError(
-                    f"{where} is of a training with {key} {_shown(saved.get(key))}, this one has {_shown(own.get(key))}"
-                )
-        if self._model_hash() != meta["model"]:
-            raise CheckpointError(f"{where} is of another model")
-        if self._labels != meta["labels"] and self.batches:
-            raise CheckpointError(f"{where} is of a training with other targets (class numbers or not)")
-        before = self._core, self._labels, self._data, self._other
-        try:
-            if self._labels != meta["labels"]:
-                self._restart(meta["labels"])
-            self._take(meta, arrays, where, fit)
-        except BaseException:
-            self._core, self._labels, self._data, self._other = before
-            raise
-        self._guessed, self._session = False, None
-
-    def _take(self, meta: dict[str, Any], arrays: dict[str, Array], where: str, fit: Fit | None) -> None:
-        """Weights are written last, when nothing can be wrong any more."""
-        state, lr = dict(self._core.state()), self.optimizer.lr
-        _check_arrays(state, arrays, where)
-        if fit is not None:
-            fit.check(meta["fit"], where)
-        old = lr.state() if isinstance(lr, Schedule) else {}
-        try:
-            if isinstance(lr, Schedule) and meta["schedule"]:
-                lr.load_state(meta["schedule"])
-            if fit is not None:
-                fit.load_state(meta["fit"])
-        except Exception as e:
-            if isinstance(lr, Schedule) and old:
-                lr.load_state(old)
-            raise CheckpointError(
-                f"{where} is damaged: a schedule or a callback cannot take its state back: {type(e).__name__}: {e}"
-            ) from e
-        for name, array in state.items():
-            array[...] = arrays[name]
-        self._core.set_steps(meta["steps"], meta["batches"])
-        self._pending, self._shares, self.epochs = meta["pending"], meta["shares"], meta["epochs"]
-
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same where a training goes on; all but the learning rate."""
-        loss, groups = self.loss, self._options["groups"]
-        weight = None if loss.weight is None else loss.weight.tolist()
-        optimizer = self.optimizer.spec()
-        return {
-            "loss": loss.name, "reduction": loss.reduction, "class weights": weight,
-            **{f"the loss's {k}": float(v) for k, v in loss.options.items()},
-            "optimizer": optimizer.pop("name"), **{f"the optimizer's {k}": v for k, v in optimizer.items()},
-            "clip_norm": self._options["clip_norm"], "clip_value": self._options["clip_value"],
-            **{f"the group of {n!r}": list(own) for n, own in groups.items()},
-            "accumulate": self.accumulate, "seed": self._options["seed"],
-        }  # fmt: skip
+        resume.load(self, path, fit)
 
     def _model_hash(self) -> str:
         """Of the model without what is trained."""
@@ -458,7 +384,7 @@ class Trainer:
             raise TypeError(f'trainable is "all", "head", patterns of names or a LoRA, not {trainable!r}')
         patterns = [trainable] if isinstance(trainable, str) else list(trainable)
         for p in patterns:
-            _check_pattern(p, known)
+            check_pattern(p, known)
         names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
         if not names and not self._lora:
             raise ValueError('trainable names no weight: give patterns, "all", "head" or a LoRA')
@@ -467,7 +393,7 @@ class Trainer:
     def _groups(self, groups: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, float | None]]:
         known = self._trainable or _core.trainable_weights(self._data, self._folder)
         for pattern, own in groups.items():
-            _check_pattern(pattern, known)
+            check_pattern(pattern, known)
             for key in own:
                 if key not in ("lr", "weight_decay"):
                     raise ValueError(f"a group has lr (a factor) and weight_decay, not {key!r}")
@@ -505,7 +431,7 @@ class Trainer:
             self._data = old.model()
         self._core, self._labels, self._other = self._made(labels), labels, None
         self._core.set_steps(old.steps, old.batches)
-        _copy_state(old, self._core)
+        copy_state(old, self._core)
         if not self._forms:
             self._data = b""
 
@@ -543,14 +469,19 @@ class Trainer:
                     )
                 finally:
                     self._data = data
-            _copy_state(self._core, self._other)
+            copy_state(self._core, self._other)
             return self._other
 
     def _check_form(self, target: Array) -> bool:
         labels = self.loss.takes_labels(target)
         if not target.size:
             raise ValueError("an empty batch has no loss: y has no elements")
-        if not labels and self.loss.may_take_labels and self._output_rank is not None and target.ndim < self._output_rank:
+        if (
+            not labels
+            and self.loss.may_take_labels
+            and self._output_rank is not None
+            and target.ndim < self._output_rank
+        ):
             raise ValueError(
                 "cross_entropy takes class numbers, which are integers (y.astype(np.int64)), or probabilities in the "
                 f"prediction's shape; y is {target.dtype}{list(target.shape)}"
@@ -572,7 +503,7 @@ class Trainer:
             if missing:
                 raise ValueError(f"inputs are missing: {', '.join(missing)}")
             arrays = [x[n] for n in self.input_names]
-        elif isinstance(x, np.ndarray) or (len(self.input_names) == 1 and not _is_list_of_arrays(x)):
+        elif isinstance(x, np.ndarray) or (len(self.input_names) == 1 and not is_list_of_arrays(x)):
             arrays = [np.asarray(x)]
         else:
             arrays = list(x)
@@ -580,86 +511,4 @@ class Trainer:
             raise ValueError(
                 f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}"
             )
-        return [_input(a, t, n) for a, t, n in zip(arrays, self._dtypes, self.input_names, strict=True)]
-
-
-def _input(x: Any, dtype: np.dtype[Any], name: str) -> Array:
-    a = np.asarray(x)
-    if a.dtype == dtype or dtype.kind not in "biuf":
-        return np.asarray(a, dtype, order="C")
-    numbers(a, f"input {name!r}")
-    if dtype.kind in "iu" and a.dtype.kind == "f" and (a != np.floor(a)).any():
-        raise ValueError(f"input {name!r} takes {dtype}: {a.dtype} with fractions or NaN would lose them")
-    return np.asarray(a, dtype, order="C")
-
-
-def _is_list_of_arrays(x: Any) -> bool:
-    return isinstance(x, (list, tuple)) and len(x) == 1 and isinstance(x[0], np.ndarray)
-
-
-def _is_batched(info: Mapping[str, Any]) -> bool:
-    """Is the first axis of every input and output the batch? It has one name then."""
-    every = [shape for kind in ("inputs", "outputs") for _, _, shape in info[kind]]
-    first = {shape[0] if shape else None for shape in every}
-    return len(first) == 1 and isinstance(next(iter(first)), str)
-
-
-def _copy_state(source: Any, to: Any) -> None:
-    given = dict(source.state())
-    for name, array in to.state():
-        if name in given:
-            array[...] = given[name]
-
-
-# What a checkpoint says beside the arrays.
-_META: dict[str, Any] = {
-    "model": str, "settings": dict, "labels": bool, "steps": int, "batches": int, "epochs": int, "pending": int,
-    "shares": (int, float), "schedule": dict, "fit": (dict, type(None)),
-}  # fmt: skip
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 200 else text[:200] + "..."
-
-
-def _recompute(given: str | int | Sequence[str] | None) -> dict[str, Any]:
-    if given is None or given == "none":
-        return {"recompute_cheap": given is None}
-    if isinstance(given, str):
-        if given != "sqrt":
-            raise ValueError(
-                f'recompute is "sqrt", "none", a number of segments or a list of patterns of kept values, not {given!r}'
-            )
-        return {"segments": -1}
-    if isinstance(given, (int, np.integer)):
-        if isinstance(given, bool) or given < 2:
-            raise ValueError(f"recompute takes at least 2 segments, not {given}")
-        return {"segments": min(int(given), 1 << 20)}
-    keep = list(given)
-    if not keep or not all(isinstance(p, str) for p in keep):
-        raise ValueError(f"recompute: patterns of kept values are a list of names that is not empty, not {given!r}")
-    return {"keep": keep}
-
-
-def _numpy_type(kind: str) -> np.dtype[Any]:
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
-
-
-def _check_pattern(pattern: str, known: Sequence[str]) -> None:
-    if not any(fnmatch.fnmatchcase(n, pattern) for n in known):
-        raise ValueError(
-            f"no weight matches {pattern!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
-        )
-
-
-def _check_arrays(own: Mapping[str, Array], given: Mapping[str, Array], where: str) -> None:
-    for name, array in own.items():
-        if name not in given:
-            raise CheckpointError(f"{where} is of another model: it has no {name!r}")
-        if given[name].shape != array.shape or given[name].dtype != array.dtype:
-            raise CheckpointError(
-                f"{where} is of another model: {name!r} is {given[name].dtype}{list(given[name].shape)} there, "
-                f"{array.dtype}{list(array.shape)} here"
-            )
+        return [model_input(a, t, n) for a, t, n in zip(arrays, self._dtypes, self.input_names, strict=True)]
