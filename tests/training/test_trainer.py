@@ -135,9 +135,9 @@ def test_only_what_is_asked_for_is_trained() -> None:
 
 def test_digits() -> None:
     x, y = digits_cnn.digits()
-    trainer = Trainer(digits_cnn.network(), loss="cross_entropy", optimizer=Adam(Cosine(4e-3, 20 * 23)))
+    trainer = Trainer(digits_cnn.network(), loss="cross_entropy", optimizer=Adam(Cosine(8e-3, 60 * 23)))
     order = np.random.default_rng(0).permutation(len(y))
-    trainer.fit(x[order[:-360]], y[order[:-360]], epochs=20, batch_size=64)
+    trainer.fit(x[order[:-360]], y[order[:-360]], epochs=60, batch_size=64)
     assert trainer.evaluate(x[order[-360:]], y[order[-360:]])["accuracy"] >= 0.98
 
 
