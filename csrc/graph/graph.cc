@@ -348,6 +348,7 @@ std::vector<Value*> Graph::append(const Graph& from, std::span<Value* const> inp
       if (v && !to.count(v)) {
         Value* c = add_value(names.insert(v->name).second ? v->name : "", v->type);
         c->constant = v->constant;
+        c->computed = v->computed;
         to[v] = c;
       }
       r.push_back(v ? to.at(v) : nullptr);
