@@ -1,7 +1,5 @@
 // What goes back through RNN, GRU and LSTM, beside the large products that the rule (recurrent_rule.cc) writes as MatMul nodes.
 // "Rows" are those of X: time and batch, or batch and time where layout = 1.
-//   ai.tiercel.RecurrentPrevious (Y, initial_h?, lengths?) -> [directions, rows.., hidden]   the state that each step began from
-//   ai.tiercel.GruReset (xr, hr, previous) -> s h    of a GRU that resets before its product; xr and hr are the two products of all gates
 //   ai.tiercel.RecurrentGrad (x, r?, rn?, R, previous, dY?, dY_h?, dY_c?, lengths?, initial_c?, P?, c?) -> dx, dr, dh0, dc0, dP
 //     x [directions, rows, gates hidden]: what stands before the activations (`done` = 1: their results, and c, [directions, rows, hidden], the
 //     states of an LSTM's cells); of a GRU the part W x alone, and r
@@ -12,137 +10,14 @@
 #include <cstring>
 
 #include "kernels/gemm/gemm.h"
-#include "kernels/pointwise/activation_grad.h"
-#include "kernels/pointwise/unary.h"
 #include "ops/numeric.h"
 #include "ops/recurrent.h"
+#include "ops/recurrent_cells.h"
 
 namespace tiercel {
 namespace {
 
 using namespace recurrent_op;
-
-constexpr int64_t kChunk = 128;  // units whose cells are computed at a time, on the stack
-
-// ---- arrays of either type
-
-void activate(const Activation& a, float* x, int64_t n) { unary().activate(a, x, x, n); }
-void activate(const Activation& a, double* x, int64_t n) { for (int64_t i = 0; i < n; ++i) x[i] = reference::activate(x[i], a); }
-void slope(const Activation& a, const float* dy, const float* v, float* dx, int64_t n) { activation_grad().run(a, dy, v, dx, n); }
-void slope(const Activation& a, const double* dy, const double* v, double* dx, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dx[i] = reference::activation_grad(dy[i], v[i], a);
-}
-
-// A gate of n units: v comes as the sum before clip and activation, and goes as the result.
-template <class T> struct Gate {
-  T v[kChunk], sum[kChunk];
-  // `done`: v is the result already.
-  void run(const Activation& f, float clip, int64_t n, bool done) {
-    if (done) return;
-    std::copy_n(v, n, sum);
-    if (clip > 0) for (int64_t i = 0; i < n; ++i) v[i] = std::clamp(v[i], static_cast<T>(-clip), static_cast<T>(clip));
-    if (!activation_grad_reads_result(f)) std::copy_n(v, n, argument);
-    activate(f, v, n);
-  }
-  // d *= the derivative
-  void back(const Activation& f, float clip, int64_t n, T* d) const {
-    slope(f, d, activation_grad_reads_result(f) ? v : argument, d, n);
-    if (clip > 0) for (int64_t i = 0; i < n; ++i) d[i] = std::fabs(sum[i]) <= static_cast<T>(clip) ? d[i] : T(0);
-  }
-  T argument[kChunk];
-};
-
-// Extents of [directions, rows.., hidden].
-struct Extents {
-  int64_t steps, batch, hidden, directions;
-  bool batch_first, reverse;
-  int64_t rows() const { return steps * batch; }
-  int64_t row(int64_t t, int64_t b) const { return batch_first ? b * steps + t : t * batch + b; }
-  int64_t y_row(int64_t t, int64_t b, int64_t d) const { return batch_first ? (b * steps + t) * directions + d : (t * directions + d) * batch + b; }
-  int64_t state_row(int64_t b, int64_t d) const { return batch_first ? b * directions + d : d * batch + b; }
-  bool backwards(int64_t d) const { return reverse || d == 1; }
-  int64_t length(const int32_t* lengths, int64_t b) const { return lengths ? std::clamp<int64_t>(lengths[b], 0, steps) : steps; }
-  // The time at which row b makes its step s; -1: it is past its end.
-  int64_t time(const int32_t* lengths, int64_t s, int64_t b, int64_t d) const {
-    const int64_t n = length(lengths, b);
-    return s >= n ? -1 : backwards(d) ? n - 1 - s : s;
-  }
-};
-
-// ---- RecurrentPrevious
-
-void infer_previous(InferContext& ctx) {
-  check_real(ctx, 0);
-  if (ctx.has_input(1)) ctx.check(ctx.dtype(1) == ctx.dtype(0), "all inputs should have one type");
-  if (ctx.has_input(2)) ctx.check(ctx.dtype(2) == DType::kInt32, "the lengths should be int32");
-  if (!ctx.ranked(0)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
-  const Shape& y = ctx.shape(0);
-  ctx.check(y.rank() == 4, "Y should have 4 axes, got ", y);
-  const bool batch_first = ctx.node.attr_int("layout", 0) == 1;
-  if (batch_first) ctx.set_output(0, ctx.dtype(0), {y[2], y[0], y[1], y[3]});
-  else ctx.set_output(0, ctx.dtype(0), {y[1], y[0], y[2], y[3]});
-}
-
-template <class T> void make_previous(PrepareContext& ctx) {
-  const Shape& y = ctx.shape(0);
-  const bool batch_first = ctx.node.attr_int("layout", 0) == 1;
-  const Extents e{y[batch_first ? 1 : 0], y[batch_first ? 0 : 2], y[3], y[batch_first ? 2 : 1], batch_first, ctx.node.attr_string("direction", "forward") == "reverse"};
-  if (ctx.has_input(1) && ctx.shape(1).count() != e.directions * e.batch * e.hidden) ctx.fail("initial_h ", ctx.shape(1), " does not fit Y ", y);
-  if (ctx.has_input(2) && ctx.shape(2).count() != e.batch) ctx.fail("the lengths ", ctx.shape(2), " do not fit Y ", y);
-  ctx.cost(static_cast<double>(y.count()), 2.0 * sizeof(T) * static_cast<double>(y.count()));
-  ctx.run([e](const Args& a, Worker& w) {
-    const int32_t* lengths = a.in<int32_t>(2);
-    w.parallel_for(e.directions * e.rows(), grain_for(e.hidden), [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t d = i / e.rows(), at = i % e.rows(), t = e.batch_first ? at % e.steps : at / e.batch, b = e.batch_first ? at / e.steps : at % e.batch;
-        const int64_t n = e.length(lengths, b), before = e.backwards(d) ? t + 1 : t - 1;
-        T* to = a.out<T>(0) + i * e.hidden;
-        const T* from = nullptr;
-        if (t < n && before >= 0 && before < n) from = a.in<T>(0) + e.y_row(before, b, d) * e.hidden;
-        else if (t < n && a.in<T>(1)) from = a.in<T>(1) + e.state_row(b, d) * e.hidden;
-        if (from) std::copy_n(from, e.hidden, to);
-        else std::fill_n(to, e.hidden, T(0));
-      }
-    });
-  });
-}
-
-void prepare_previous(PrepareContext& ctx) { ctx.dtype(0) == DType::kDouble ? make_previous<double>(ctx) : make_previous<float>(ctx); }
-
-// ---- GruReset
-
-void infer_reset(InferContext& ctx) {
-  check_real(ctx, 0);
-  for (int i : {1, 2}) ctx.check(ctx.dtype(i) == ctx.dtype(0), "all inputs should have one type");
-  ctx.set_output(0, ctx.type(2));
-}
-
-template <class T> void make_reset(PrepareContext& ctx) {
-  const Shape& h = ctx.shape(2);
-  if (h.rank() != 3 || !(ctx.shape(0) == Shape{h[0], h[1], 3 * h[2]}) || !(ctx.shape(1) == ctx.shape(0))) ctx.fail("the products do not fit the state ", h);
-  const int64_t rows = h[1], H = h[2];
-  std::vector<Activation> f;
-  const float clip = ctx.node.attr_float("clip", 0);
-  for (int d = 0; d < h[0]; ++d) f.push_back(cell_of(ctx.node, RecurrentKind::kGru, d).f);
-  ctx.cost(30.0 * static_cast<double>(h.count()), 4.0 * sizeof(T) * static_cast<double>(h.count()));
-  ctx.run([=](const Args& a, Worker& w) {
-    w.parallel_for(static_cast<int64_t>(f.size()) * rows, grain_for(4 * H), [&](int64_t first, int64_t last) {
-      Gate<T> s;
-      for (int64_t i = first; i < last; ++i)
-        for (int64_t u = 0; u < H; u += kChunk) {
-          const int64_t n = std::min(kChunk, H - u);
-          const T *x = a.in<T>(0) + (3 * i + 1) * H + u, *r = a.in<T>(1) + (3 * i + 1) * H + u, *before = a.in<T>(2) + i * H + u;
-          for (int64_t j = 0; j < n; ++j) s.v[j] = x[j] + r[j];
-          s.run(f[static_cast<size_t>(i / rows)], clip, n, false);
-          for (int64_t j = 0; j < n; ++j) a.out<T>(0)[i * H + u + j] = s.v[j] * before[j];
-        }
-    });
-  });
-}
-
-void prepare_reset(PrepareContext& ctx) { ctx.dtype(0) == DType::kDouble ? make_reset<double>(ctx) : make_reset<float>(ctx); }
-
-// ---- RecurrentGrad
 
 enum GradInput { kSums, kStateSums, kLateSums, kWeights, kPrevious, kDy, kDyH, kDyC, kSteps, kCell, kPeep, kKept };
 enum GradOutput { kDx, kDr, kDh0, kDc0, kDp };
@@ -586,11 +461,7 @@ void prepare_grad(PrepareContext& ctx) {
   else ctx.kernel(std::make_unique<RecurrentGrad<float>>(ctx));
 }
 
-const OpRegistration rows({
-    {"RecurrentPrevious", kTiercelDomain, 1, infer_previous, half_as_float<prepare_previous>},
-    {"GruReset", kTiercelDomain, 1, infer_reset, half_as_float<prepare_reset>},
-    {"RecurrentGrad", kTiercelDomain, 1, infer_grad, half_as_float<prepare_grad>},
-});
+const OpRegistration rows({{"RecurrentGrad", kTiercelDomain, 1, infer_grad, half_as_float<prepare_grad>}});
 
 }  // namespace
 }  // namespace tiercel
