@@ -40,16 +40,7 @@ Value* evaluated_at(GraphWriter& w, Value* y, const std::vector<Value*>& from, c
     for (const Value* v : n->outputs) out.push_back(v ? w.graph().add_value("") : nullptr);
     for (size_t i = 0; i < out.size(); ++i)
       if (out[i]) out[i]->type = n->outputs[i]->type;
-    Node* c = w.graph().add_node(n->op_type, n->domain, n->opset, std::move(in), out, w.before);
-    c->name = n->name;
-    c->own_inputs = n->own_inputs;
-    c->attributes = n->attributes;
-    for (auto& [key, a] : c->attributes) {
-      if (auto* body = std::get_if<std::shared_ptr<Graph>>(&a)) *body = (*body)->clone();
-      if (auto* bodies = std::get_if<std::vector<std::shared_ptr<Graph>>>(&a))
-        for (auto& b : *bodies) b = b->clone();
-    }
-    w.infer(c);
+    w.infer(w.graph().add_copy(*n, std::move(in), out, w.before));
     for (size_t i = 0; i < out.size(); ++i)
       if (n->outputs[i] && !copies.count(n->outputs[i])) copies[n->outputs[i]] = out[i];
   }

@@ -323,9 +323,8 @@ void Graph::erase_dead() {
 
 // ---- Copying and checking
 
-namespace {
-void copy_node(Graph& g, const Node& n, std::vector<Value*> inputs, std::vector<Value*> outputs, Node* before = nullptr) {
-  Node* c = g.add_node(n.op_type, n.domain, n.opset, std::move(inputs), std::move(outputs), before);
+Node* Graph::add_copy(const Node& n, std::vector<Value*> inputs, std::vector<Value*> outputs, Node* before) {
+  Node* c = add_node(n.op_type, n.domain, n.opset, std::move(inputs), std::move(outputs), before);
   c->name = n.name;
   c->own_inputs = n.own_inputs;
   c->attributes = n.attributes;
@@ -334,8 +333,8 @@ void copy_node(Graph& g, const Node& n, std::vector<Value*> inputs, std::vector<
     if (auto* bodies = std::get_if<std::vector<std::shared_ptr<Graph>>>(&a))
       for (auto& b : *bodies) b = b->clone();
   }
+  return c;
 }
-}  // namespace
 
 std::vector<Value*> Graph::append(const Graph& from, std::span<Value* const> inputs) {
   std::unordered_map<const Value*, Value*> to;
@@ -355,7 +354,7 @@ std::vector<Value*> Graph::append(const Graph& from, std::span<Value* const> inp
     }
     return r;
   };
-  for (const auto& n : from.nodes_) copy_node(*this, *n, map(n->inputs), map(n->outputs));
+  for (const auto& n : from.nodes_) add_copy(*n, map(n->inputs), map(n->outputs));
   return map(from.outputs_);
 }
 
@@ -380,7 +379,7 @@ std::shared_ptr<Graph> Graph::clone() const {
     return r;
   };
   g->inputs_ = map(inputs_);
-  for (const auto& n : nodes_) copy_node(*g, *n, map(n->inputs), map(n->outputs));
+  for (const auto& n : nodes_) g->add_copy(*n, map(n->inputs), map(n->outputs));
   for (Value* v : outputs_) g->add_output(to.at(v));
   return g;
 }

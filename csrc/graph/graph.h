@@ -159,6 +159,8 @@ class Graph {
   // A node before `before` (at the end when null). Outputs are values without a producer, or null.
   Node* add_node(std::string op_type, std::string domain, int opset, std::vector<Value*> inputs,
                  std::vector<Value*> outputs, Node* before = nullptr);
+  // The same as `n`, of any graph, on other values: name, attributes and clones of its bodies.
+  Node* add_copy(const Node& n, std::vector<Value*> inputs, std::vector<Value*> outputs, Node* before = nullptr);
   // The common case of passes: a node with one new output of the given type, before `before`.
   Value* emit(std::string op_type, std::string domain, int opset, std::vector<Value*> inputs, Type type, Node* before);
 
