@@ -83,6 +83,7 @@ struct Pass {
     t.clip = last && s.has_clip ? s.clip : nullptr;
     // What comes next in B, spread over the tiles of this panel.
     t.ahead_step = ahead ? (8 * n + tiles - 1) / tiles : 0;
+    t.ahead_lines = (t.ahead_step + kCacheLine - 1) / kCacheLine;
     t.ahead = reinterpret_cast<const char*>(ahead ? ahead : g.b[0]);
     int64_t i = i0;
     for (int64_t x = 0; x < tiles; ++x) {

@@ -25,6 +25,8 @@ constexpr int kMaxRows[] = {0, 6, 4};
 constexpr bool kCheapMask = false;
 #endif
 
+constexpr int64_t kCacheLine = 64;
+
 struct Tile {
   int64_t count, k, chain;
   const float* const* a;
@@ -41,6 +43,7 @@ struct Tile {
   const float* clip;  // {low, high}; null: none
   const char* ahead;  // memory that will be read soon: brought near by ahead_step bytes for each two k (Unit tiles)
   int64_t ahead_step;
+  int64_t ahead_lines;  // cache lines of a step
 };
 
 // The last register of a row of C or of the bias.
@@ -98,7 +101,7 @@ template <int MR, int NV, bool Masked, bool Unit>
 void tile(const Tile& t) {
   constexpr int kSteps = Unit ? 2 : 1;
   constexpr int kGroups = (MR + 2) / 3;  // rows p, p + row, p + 2 row: few pointers, no spilled ones
-  const int64_t a_row = t.a_row, a_k = t.a_k, b_row = t.b_row, depth = t.k, tail = t.tail, ahead_step = t.ahead_step;
+  const int64_t a_row = t.a_row, a_k = t.a_k, b_row = t.b_row, depth = t.k, tail = t.tail, ahead_step = t.ahead_step, ahead_lines = t.ahead_lines;
   const char* ahead = t.ahead;
   F acc[MR][NV];
   bool begun = t.accumulate;  // C holds the sum of what came before
@@ -124,12 +127,19 @@ void tile(const Tile& t) {
       }
       const int64_t end = depth - k < steps_left ? depth : k + steps_left;
       steps_left -= end - k;
-      for (; k < end; k += kSteps) {
-        if constexpr (Unit) {
-          __builtin_prefetch(ahead, 0, 2);
-          ahead += ahead_step;
+      if (Unit && ahead_lines > 1) {  // few tiles share the fetching: apart, for the loop below is faster without
+        for (; k < end; k += kSteps, ahead += ahead_step) {
+          for (int64_t line = 0; line < ahead_lines; ++line) __builtin_prefetch(ahead + line * kCacheLine, 0, 2);
+          steps<kSteps, Unit, Masked>(acc, p, b, a_row, a_k, b_row, tail);
         }
-        steps<kSteps, Unit, Masked>(acc, p, b, a_row, a_k, b_row, tail);
+      } else {
+        for (; k < end; k += kSteps) {
+          if constexpr (Unit) {
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += ahead_step;
+          }
+          steps<kSteps, Unit, Masked>(acc, p, b, a_row, a_k, b_row, tail);
+        }
       }
     }
   }
