@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 
 #include "base/memory.h"
 #include "kernels/gemm/gemm.h"
@@ -21,29 +22,24 @@ using namespace recurrent_op;
 
 // ---- f32
 
-constexpr int64_t kGroupBlocks = 2;  // hidden blocks of one recurrent product
-
-// A [gates * hidden, k] matrix for one direction, its rows permuted to (block, gate, unit), as packed GEMM operands of
-// `group` blocks each.
+// A [gates * hidden, k] matrix for one direction, its rows permuted to (block, gate, unit), as a packed GEMM operand.
 struct PackedPlan {
   Dims d;
-  int64_t k, group;
-  int64_t groups() const { return ceil_div(d.blocks(), group); }
-  int64_t columns(int64_t g) const { return std::min(group, d.blocks() - g * group) * d.gates * kUnits; }
-  int64_t group_floats() const { return gemm_packed_floats(gemm(), k, group * d.gates * kUnits); }
-  int64_t direction_floats() const { return groups() * group_floats(); }
+  int64_t k;
+  int64_t direction_floats() const { return gemm_packed_floats(gemm(), k, d.columns()); }
 
   void pack(const float* from, float* to) const {
-    std::vector<float> rows(static_cast<size_t>(group * d.gates * kUnits * std::max<int64_t>(k, 1)));
-    for (int64_t g = 0; g < groups(); ++g) {
-      const int64_t n = columns(g);
-      for (int64_t j = 0; j < n; ++j) {
-        const int64_t block = g * group + j / (d.gates * kUnits), gate = j / kUnits % d.gates, unit = block * kUnits + j % kUnits;
-        float* row = rows.data() + j * k;
+    const int64_t panel = gemm().panel, columns = d.columns();
+    std::vector<float> rows(static_cast<size_t>(panel * std::max<int64_t>(k, 1)));
+    for (int64_t first = 0; first < columns; first += panel) {
+      const int64_t n = std::min(panel, columns - first);
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t j = first + i, block = j / (d.gates * kUnits), gate = j / kUnits % d.gates, unit = block * kUnits + j % kUnits;
+        float* row = rows.data() + i * k;
         if (unit < d.hidden) std::copy_n(from + (gate * d.hidden + unit) * k, k, row);
         else std::fill_n(row, k, 0.0f);
       }
-      gemm().pack_b(rows.data(), 1, k, k, n, 0, n, to + g * group_floats());
+      gemm().pack_b(rows.data(), 1, k, k, n, 0, n, to + k * first);
     }
   }
 };
@@ -51,8 +47,10 @@ struct PackedPlan {
 class FloatKernel final : public Kernel {
  public:
   FloatKernel(PrepareContext& ctx, const Dims& dims) : d_(dims), kind_(kind_of(ctx.node)) {
-    w_ = {d_, d_.inputs, d_.blocks()};
-    r_ = {d_, d_.hidden, kGroupBlocks};
+    w_ = {d_, d_.inputs};
+    r_ = {d_, d_.hidden};
+    const int64_t columns = d_.gates * kUnits;
+    share_ = std::lcm(columns, int64_t{gemm().panel}) / columns;
     reverse_[0] = ctx.node.attr_string("direction", "forward") == "reverse";
     reverse_[1] = true;
     for (int i = 0; i < d_.directions; ++i) cell_[i] = cell_of(ctx.node, kind_, i);
@@ -212,7 +210,9 @@ class FloatKernel final : public Kernel {
     const int32_t* lengths = a.in<int32_t>(kLengths);
     bool ragged = false;
     for (int64_t b = 0; lengths && b < d_.batch; ++b) ragged |= lengths[b] != d_.steps;
-    const int64_t groups = r_.groups(), from = groups * w.index() / w.count(), to = groups * (w.index() + 1) / w.count();
+    const int64_t shares = ceil_div(d_.blocks(), share_);
+    const int64_t from = std::min(d_.blocks(), shares * w.index() / w.count() * share_);
+    const int64_t to = std::min(d_.blocks(), shares * (w.index() + 1) / w.count() * share_);
     for (int64_t s = 0; s < d_.steps; ++s) {
       if (!ragged) {
         const Step step{reverse_[direction] ? d_.steps - 1 - s : s, 0, d_.batch, h[s & 1], h[~s & 1]};
@@ -225,7 +225,7 @@ class FloatKernel final : public Kernel {
             const Step step{reverse_[direction] ? length - 1 - s : s, b, 1, h[s & 1] + row, h[~s & 1] + row};
             run_step(a, w, base, packed, direction, step, from, to);
           } else {  // past its end: the state rests, Y is zero
-            const int64_t u0 = from * kGroupBlocks * kUnits, u1 = std::min(d_.padded(), to * kGroupBlocks * kUnits);
+            const int64_t u0 = from * kUnits, u1 = to * kUnits;
             if (u0 < u1) std::copy(h[s & 1] + row + u0, h[s & 1] + row + u1, h[~s & 1] + row + u0);
             if (float* y = y_row(a, s, b, direction))
               if (u0 < std::min(u1, d_.hidden)) std::fill(y + u0, y + std::min(u1, d_.hidden), 0.0f);
@@ -245,17 +245,20 @@ class FloatKernel final : public Kernel {
     return y + row * d_.hidden;
   }
 
-  // rec[row][group] = h R for columns of the group; in GRU's second phase only its last gate counts.
-  void product(const float* h, int64_t h_row, int64_t rows, const float* packed, int64_t group, float* rec) const {
+  // rec = h R for the columns of blocks [from, to); in GRU's second phase only their last gate counts.
+  void product(const float* h, int64_t h_row, int64_t rows, const float* packed, int64_t from, int64_t to, bool backwards, float* rec) const {
+    if (from == to) return;
     GemmArgs g;
-    const float* b = packed + group * r_.group_floats();
+    g.backwards = backwards;
+    const int64_t first = from * d_.gates * kUnits;
+    const float* b = packed + first * d_.hidden;
     g.m = rows;
-    g.n = r_.columns(group);
+    g.n = to * d_.gates * kUnits - first;
     g.k = d_.hidden;
     g.a = &h;
     g.a_row = h_row;
     g.b = &b;
-    g.c = rec;
+    g.c = rec + first;
     g.c_row = d_.columns();
     gemm().gemm(g);
   }
@@ -273,14 +276,11 @@ class FloatKernel final : public Kernel {
     const Cell& cell = cell_[direction];
     // f(row, block, x of the block, rec of the block)
     auto each = [&](auto&& f) {
-      for (int64_t g = from; g < to; ++g) {
-        const int64_t first = g * kGroupBlocks, last = std::min(first + kGroupBlocks, d_.blocks());
-        for (int64_t r = 0; r < s.rows; ++r) {
-          const int64_t b = s.first + r, row = d_.batch_first ? b * d_.steps + s.t : s.t * d_.batch + b;
-          for (int64_t block = first; block < last; ++block) {
-            const int64_t at = block * d_.gates * kUnits;
-            f(r, block, xs + row * columns + at, rec + r * columns + at);
-          }
+      for (int64_t r = 0; r < s.rows; ++r) {
+        const int64_t b = s.first + r, row = d_.batch_first ? b * d_.steps + s.t : s.t * d_.batch + b;
+        for (int64_t block = from; block < to; ++block) {
+          const int64_t at = block * d_.gates * kUnits;
+          f(r, block, xs + row * columns + at, rec + r * columns + at);
         }
       }
     };
@@ -289,8 +289,7 @@ class FloatKernel final : public Kernel {
       return y ? y + block * kUnits : nullptr;
     };
     auto units = [&](int64_t block) { return static_cast<int>(std::min<int64_t>(kUnits, d_.hidden - block * kUnits)); };
-    for (int64_t g = from; g < to; ++g)
-      product(s.h_prev, padded, s.rows, pack, g, rec + g * kGroupBlocks * d_.gates * kUnits);
+    product(s.h_prev, padded, s.rows, pack, from, to, s.t & 1, rec);
     if (kind_ == RecurrentKind::kRnn) {
       each([&](int64_t r, int64_t block, const float* x, const float* q) {
         k.rnn(cell, x, q, s.h + r * padded + block * kUnits, y_at(r, block), units(block));
@@ -321,8 +320,7 @@ class FloatKernel final : public Kernel {
       each([&](int64_t r, int64_t block, const float*, const float* q) {
         std::copy_n(q, kUnits, late + (s.first + r) * padded + block * kUnits);
       });
-      for (int64_t g = from; g < to; ++g)
-        product(sh, padded, s.rows, pack, g, rec + g * kGroupBlocks * d_.gates * kUnits);
+      product(sh, padded, s.rows, pack, from, to, s.t & 1, rec);
       each([&](int64_t r, int64_t block, const float* x, const float* q) {
         const int64_t u = r * padded + block * kUnits;
         k.gru_rest(cell, x, late + (s.first + r) * padded + block * kUnits, q + 2 * kUnits, s.h_prev + u, s.h + u, y_at(r, block), units(block));
@@ -342,6 +340,7 @@ class FloatKernel final : public Kernel {
   Dims d_;
   RecurrentKind kind_;
   PackedPlan w_, r_;
+  int64_t share_ = 1;  // blocks whose columns are whole panels: threads own as many of them
   Cell cell_[2];
   bool has_out_[3] = {}, reverse_[2] = {}, before_reset_ = false, late_gate_ = false, keeps_ = false;
   Buffer packed_w_, packed_r_;

@@ -43,6 +43,7 @@ struct GemmArgs {
   int64_t chain = kGemmChain;    // even
   bool accumulate = false;       // the sum starts from what C holds, not from zero
   const GemmEpilogue* epilogue = nullptr;  // null: none
+  bool backwards = false;        // one row: B's panels from the last to the first; by turns, a B too large for L2 is found there in part
   const float* next_b = nullptr;  // packed columns that this core will want next: fetched while the last panel is at work
 };
 

@@ -102,11 +102,13 @@ struct Pass {
     }
   }
 
-  // One row by two panels: a single one's chains would wait for themselves, and not keep up with a close cache.
-  void row_of_pair(int64_t start) const {
+  // One row by the panels at columns `start` and `start + apart`: a single one's chains would wait for themselves, and a single stream
+  // through B comes from L2 at half the speed of two.
+  void row_of_pair(int64_t start, int64_t apart) const {
     constexpr int kRegs = 2 * kPanelRegs;
-    const float *b0 = g.b[0] + g.k * start + k0 * kPanel, *b1 = b0 + g.k * kPanel, *a = g.a[0] + i0 * g.a_row;
-    float* const c = g.c + i0 * g.c_row + start;
+    const float *b0 = g.b[0] + g.k * start + k0 * kPanel, *b1 = b0 + g.k * apart, *a = g.a[0] + i0 * g.a_row;
+    const auto column = [&](int v) { return start + (v < kPanelRegs ? v * kLanes : apart + (v - kPanelRegs) * kLanes); };
+    float* const c = g.c + i0 * g.c_row;
     F acc[kRegs];
     bool begun = g.accumulate || !first;
     for (int64_t k = k0; k < k1;) {
@@ -121,20 +123,21 @@ struct Pass {
       }
 #pragma GCC unroll 8
       for (int v = 0; v < kRegs; ++v) {
-        if (begun) acc[v] = load(c + v * kLanes) + acc[v];
-        if (k < k1) store(c + v * kLanes, acc[v]);
+        if (begun) acc[v] = load(c + column(v)) + acc[v];
+        if (k < k1) store(c + column(v), acc[v]);
       }
       begun = true;
     }
 #pragma GCC unroll 8
     for (int v = 0; v < kRegs; ++v) {
       F y = acc[v];
-      if (last && s.bias) y = y + load(s.bias + start + v * kLanes);
-      if (last && s.residual.data) y = y + load(s.residual.data + i0 * s.residual.row + start + v * kLanes);
+      if (last && s.bias) y = y + load(s.bias + column(v));
+      if (last && s.residual.data) y = y + load(s.residual.data + i0 * s.residual.row + column(v));
       if (last && s.has_clip) y = min(set1(s.clip[1]), max(set1(s.clip[0]), y));
-      store(c + v * kLanes, y);
+      store(c + column(v), y);
     }
-    if (last && s.finish) finish_tile(c, g.c_row, 1, 2 * kPanel, s.rest, i0, start);
+    if (last && s.finish)
+      for (const int64_t j : {start, start + apart}) finish_tile(c + j, g.c_row, 1, kPanel, s.rest, i0, j);
   }
 
   void panel(int64_t start) const {
@@ -177,7 +180,10 @@ void gemm(const GemmArgs& g) {
       const Pass pass{g, s, i, least(block, g.m - i), k, end, k == 0, end == g.k};
       int64_t j = 0;
       if (pass.m == 1 && g.b_row == 0 && g.a_k == 1 && g.count == 1)
-        for (; j + 2 * kPanel <= g.n; j += 2 * kPanel) pass.row_of_pair(j);
+        if (const int64_t half = g.n / (2 * kPanel) * kPanel; half > 0) {  // a stream through each half, unbroken where k is one pass
+          for (; j < half; j += kPanel) pass.row_of_pair(g.backwards ? half - kPanel - j : j, half);
+          j = 2 * half;
+        }
       for (; j < g.n; j += kPanel) pass.panel(j);
       k = end;
     }
