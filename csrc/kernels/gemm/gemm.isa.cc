@@ -116,10 +116,13 @@ struct Pass {
       for (int v = 0; v < kRegs; ++v) acc[v] = zero();
       for (const int64_t end = least(k + g.chain, k1); k < end; ++k, b0 += kPanel, b1 += kPanel) {
         const F x = set1(a[k]);
+        F y[kRegs];  // read in order of their addresses: the hardware fetches ahead by streams
 #pragma GCC unroll 8
-        for (int v = 0; v < kPanelRegs; ++v) acc[v] = fma(x, load(b0 + v * kLanes), acc[v]);
+        for (int v = 0; v < kPanelRegs; ++v) keep(y[v] = load(b0 + v * kLanes));
 #pragma GCC unroll 8
-        for (int v = 0; v < kPanelRegs; ++v) acc[kPanelRegs + v] = fma(x, load(b1 + v * kLanes), acc[kPanelRegs + v]);
+        for (int v = 0; v < kPanelRegs; ++v) keep(y[kPanelRegs + v] = load(b1 + v * kLanes));
+#pragma GCC unroll 8
+        for (int v = 0; v < kRegs; ++v) acc[v] = fma(x, y[v], acc[v]);
       }
 #pragma GCC unroll 8
       for (int v = 0; v < kRegs; ++v) {

@@ -53,7 +53,7 @@ inline void store_tail(float* p, F x, int64_t n) { n == kLanes ? store(p, x) : s
 // Keeps a value in its register: low tiles would otherwise read B anew for each row.
 inline void keep(F& x) {
 #if defined(__x86_64__)
-  asm("" : "+x"(x.v));
+  asm volatile("" : "+x"(x.v));
 #endif
 }
 
