@@ -37,7 +37,7 @@ class DirectConv final : public Kernel {
   struct Unit { int phase, panel; };
   std::vector<Unit> units;
 
-  void split(int64_t threads) {
+  void split() {
     const ConvProblem& p = plan.problem;
     if (plan.algorithm != ConvAlgorithm::kDirect) {
       const int64_t planes = p.batch * blocks_of(p.outputs), rows = p.out[0] * p.out[1];
@@ -52,7 +52,7 @@ class DirectConv final : public Kernel {
     const int64_t others = p.batch * (panel_tasks ? static_cast<int64_t>(units.size()) : 1);
     const auto wanted = std::clamp(static_cast<int64_t>(p.flops() / kTaskFlops), int64_t{1}, kTasks);
     // Weights beyond L1 come anew for each chunk: worth it for some tiles, unless threads would be idle.
-    const int64_t most = plan.packed * 4 > kL1Weights ? std::max(pixels / kChunkPixels, std::min(pixels / 24, 4 * threads)) : pixels / 24;
+    const int64_t most = plan.packed * 4 > kL1Weights ? std::max(pixels / kChunkPixels, std::min<int64_t>(pixels / 24, 8)) : pixels / 24;
     chunks = std::clamp<int64_t>(wanted / std::max<int64_t>(others, 1), 1, std::max<int64_t>(most, 1));
     if (panel_tasks) chunks = std::max(chunks, ceil_div(pixels, 1024));  // results of a chunk stay in L2
   }
@@ -303,7 +303,7 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
                              static_cast<double>(k->plan.packed)));
   // Each result reads the residual at its own place alone, once, before it is written.
   if (ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);
-  k->split(ctx.threads());
+  k->split();
   ctx.kernel(std::move(k));
 }
 

@@ -132,6 +132,39 @@ double GemmRun::bytes() const {
           static_cast<double>(p_.m) * static_cast<double>(p_.n));
 }
 
+// Of the block of C that begins at (i, j).
+GemmEpilogue GemmRun::epilogue(size_t batch, int64_t i, int64_t j, const float* add0, const float* add1) const {
+  GemmEpilogue e;
+  e.alpha = alpha;
+  e.activation = activation;
+  for (int s = 0; s < 2; ++s) {
+    const float* data = s ? add1 : add0;
+    if (!data) continue;
+    const AddendForm& f = add[s];
+    e.add[s] = {data + (f.batches.empty() ? 0 : f.batches[batch]) + i * f.row + j * f.col, f.row, f.col, f.scale};
+  }
+  return e;
+}
+
+void GemmRun::strip(int64_t first, int64_t rows, const float* a, int64_t a_row, float* c, int64_t c_row, const float* add0, const float* add1,
+                    const float* next) const {
+  const float* const b = packed() + packed_at_[0];
+  const GemmEpilogue e = epilogue(0, first, 0, add0, add1);
+  GemmArgs x;
+  x.m = rows;
+  x.n = p_.n;
+  x.k = p_.k;
+  x.a = &a;
+  x.a_row = a_row;
+  x.b = &b;
+  x.b_row = dot_ ? p_.k : 0;
+  x.c = c;
+  x.c_row = c_row;
+  x.next_b = next;
+  if (alpha != 1 || add0 || add1 || activation) x.epilogue = &e;
+  (dot_ ? gemm().dot : gemm().gemm)(x);
+}
+
 void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, const float* add0, const float* add1, void* workspace) const {
   if (p_.m == 0 || p_.n == 0 || p_.batches.empty()) return;
   const GemmKernels& g = gemm();
@@ -173,14 +206,7 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
     x.c_row = p_.c_row;
     x.next_b = next;
     if (finish) {
-      e.alpha = alpha;
-      e.activation = activation;
-      for (int s = 0; s < 2; ++s) {
-        const float* data = s ? add1 : add0;
-        if (!data) continue;
-        const AddendForm& f = add[s];
-        e.add[s] = {data + (f.batches.empty() ? 0 : f.batches[static_cast<size_t>(batch)]) + i * f.row + j * f.col, f.row, f.col, f.scale};
-      }
+      e = epilogue(static_cast<size_t>(batch), i, j, add0, add1);
       x.epilogue = &e;
     }
     if (dot_) {

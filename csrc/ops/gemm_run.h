@@ -62,7 +62,14 @@ class GemmRun {
   // Collective; no barrier at its end. `b` is not read when it was packed; null addends are none.
   void run(Worker& worker, const float* a, const float* b, float* c, const float* add0, const float* add1, void* workspace) const;
 
+  // Rows [first, first + rows) alone, by the calling thread, where B is one packed matrix and A is not transposed. `a` and `c` begin at the first
+  // of them; addends are as in run(). `next`: packed weights that this core will want after these.
+  void strip(int64_t first, int64_t rows, const float* a, int64_t a_row, float* c, int64_t c_row, const float* add0, const float* add1,
+             const float* next) const;
+  const float* packed() const { return static_cast<const float*>(packed_.get()); }
+
  private:
+  GemmEpilogue epilogue(size_t batch, int64_t i, int64_t j, const float* add0, const float* add1) const;
   enum class Source { kPacked, kInPlace, kPackOnce, kPackEach };  // B: constant; as it lies; packed by the team; by each task
   void plan();
   int64_t packed_floats() const { return dot_ ? p_.k * p_.n : gemm_packed_floats(gemm(), p_.k, p_.n); }

@@ -11,4 +11,7 @@ namespace tiercel {
 //   -> Relu, Gelu, Clip, ... and x * Sigmoid(x), x * HardSigmoid(x)   activation
 void fuse_matmul(Graph& graph);
 
+// Products with constant matrices, one after the other, between which much would go through memory: ai.tiercel.MatMulChain. After fuse_matmul.
+void chain_matmul(Graph& graph);
+
 }  // namespace tiercel

@@ -54,6 +54,7 @@ constexpr Pass kPasses[] = {
     {"winograd", 99, allow_winograd},
     {"fuse_depthwise", 99, fuse_depthwise},
     {"channels_last", 99, channels_last},
+    {"chain_matmul", 2, chain_matmul},
     {"fuse_pointwise", 2, fuse_pointwise},
     {"fold_rest", 1, fold_rest},
     {"place_updates", 0, place_updates},
