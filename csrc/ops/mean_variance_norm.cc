@@ -64,8 +64,10 @@ void grad(GradContext& c) {
   Value* const axes = w.ints(axes_of(c.node));
   const auto mean = [&](Value* v) { return w.op("ReduceMean", {v, axes}, {{"keepdims", int64_t{1}}}); };
   Value* const centred = w.sub(c.x(0), mean(c.x(0)));
-  Value* const deviation = w.shift(w.op("Sqrt", {mean(w.mul(centred, centred))}), 1e-9);  // as the forward has it: never zero
-  c.set(0, w.div(w.sub(w.sub(c.dy(), mean(c.dy())), w.mul(c.y(), mean(w.mul(c.dy(), c.y())))), deviation));
+  Value* const deviation = w.op("Sqrt", {mean(w.mul(centred, centred))});
+  Value* const divisor = w.shift(deviation, 1e-9);  // as the forward has it: never zero
+  Value* const along = w.mul(mean(w.mul(c.dy(), c.y())), w.div(divisor, w.op("Max", {deviation, w.scalar_like(1e-30, deviation)})));
+  c.set(0, w.div(w.sub(w.sub(c.dy(), mean(c.dy())), w.mul(c.y(), along)), divisor));
 }
 const GradRegistration grads({{"MeanVarianceNormalization", "", grad}});
 

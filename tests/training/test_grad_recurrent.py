@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grad_cases import covers
 from gradcheck import check_grad
 from onnx import TensorProto, helper, numpy_helper
 
@@ -68,6 +69,7 @@ def outputs(op: str) -> int:
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("op", GATES)
 @pytest.mark.parametrize("seed", range(4))
+@covers("differences", *GATES)
 def test_forms(op: str, direction: str, seed: int) -> None:
     layout, n = seed % 2, 2 if direction == "bidirectional" else 1
     form = {"lengths": seed in (1, 2), "bias": seed != 3, "initial": seed != 0, "peepholes": op == "LSTM" and seed >= 2}
@@ -176,6 +178,7 @@ def test_nothing(op: str, steps: int, batch: int) -> None:
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("op", GATES)
+@covers("PyTorch", *GATES)
 def test_pytorch(op: str, bidirectional: bool) -> None:
     torch = pytest.importorskip("torch")
     n, hidden = 2 if bidirectional else 1, 24

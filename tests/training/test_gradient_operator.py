@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from body_models import info, model_of
+from onnx import TensorProto, helper
 
 import tiercel
 from tiercel.training import differentiable_operators
@@ -22,19 +23,7 @@ def session_of(
     weights: dict[str, np.ndarray] | None = None,
     functions: Any = (),
 ) -> tiercel.InferenceSession:
-    inputs = [
-        helper.make_tensor_value_info(n, int(helper.np_dtype_to_tensor_dtype(v.dtype)), v.shape)
-        for n, v in feeds.items()
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        inputs,
-        [onnx.ValueInfoProto(name=n) for n in outputs],
-        [numpy_helper.from_array(v, n) for n, v in (weights or {}).items()],
-    )
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid(TRAINING, 1), helper.make_opsetid("local", 1)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=10, functions=functions)
+    model = model_of(nodes, feeds, outputs, weights, functions, domains=[TRAINING])
     return tiercel.InferenceSession(model.SerializeToString())
 
 
@@ -165,7 +154,6 @@ def test_inside_a_function() -> None:
 
 
 def scan(body_weight: str = "w") -> onnx.NodeProto:
-    info = lambda n: helper.make_tensor_value_info(n, TensorProto.DOUBLE, None)  # noqa: E731
     body = helper.make_graph(
         [
             helper.make_node("Mul", ["h", body_weight], ["m"]),
@@ -196,12 +184,10 @@ def test_second_order_through_a_scan(constant: bool) -> None:
 
 
 def test_in_a_branch() -> None:
-    info = helper.make_tensor_value_info("d", TensorProto.DOUBLE, None)
     then = helper.make_graph(
-        [helper.make_node("Mul", ["x", "x"], ["q"]), gradient(["x"], ["d"], "q")], "then", [], [info]
+        [helper.make_node("Mul", ["x", "x"], ["q"]), gradient(["x"], ["d"], "q")], "then", [], [info("d")]
     )
-    info2 = helper.make_tensor_value_info("e", TensorProto.DOUBLE, None)
-    other = helper.make_graph([helper.make_node("Neg", ["x"], ["e"])], "else", [], [info2])
+    other = helper.make_graph([helper.make_node("Neg", ["x"], ["e"])], "else", [], [info("e")])
     node = helper.make_node("If", ["c"], ["out"], then_branch=then, else_branch=other)
     for c in (True, False):
         (out,) = run([node], {"c": np.array(c), "x": X}, ["out"])

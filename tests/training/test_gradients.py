@@ -6,42 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grad_cases import SEEDS, Draw
 from gradcheck import check_grad
 
 import tiercel
 from tiercel import _core
-
-SEEDS = range(3)
-
-
-class Draw:
-    """Shapes and values out of a seed. Values keep their distance from the corners of |x|, ReLU and the like."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def shape(self, least: int = 1, most: int = 4) -> tuple[int, ...]:
-        return tuple(int(n) for n in self.rng.integers(1, 5, self.rng.integers(least, most)))
-
-    def positive(self, *shape: int) -> np.ndarray:
-        return self.rng.uniform(0.3, 1.5, shape)
-
-    def any(self, *shape: int) -> np.ndarray:
-        return self.positive(*shape) * self.rng.choice([-1, 1], shape)
-
-    def small(self, *shape: int) -> np.ndarray:
-        return self.any(*shape) / 2
-
-    def distinct(self, *shape: int) -> np.ndarray:
-        """No two alike, and none near another: for maxima."""
-        n = int(np.prod(shape))
-        return (self.rng.permutation(n).reshape(shape) - n / 2 + 0.25) / max(n / 3, 1)
-
-    def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A shape that broadcasts to this one."""
-        cut = int(self.rng.integers(0, len(shape) + 1))
-        return tuple(1 if self.rng.random() < 0.3 else n for n in shape[cut:])
-
 
 ACTIVATIONS = [
     "Relu", "LeakyRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "Softplus", "Softsign", "HardSigmoid", "HardSwish", "Gelu", "Mish",
