@@ -5,6 +5,7 @@
 #include <set>
 
 #include "passes/basic.h"
+#include "training/masters.h"
 #include "training/step_graph.h"
 
 namespace tiercel {
@@ -80,7 +81,8 @@ void adapt(Graph& g, Node* n, AdapterForm form, Value* a, Value* b, double facto
     low = emit("MatMul", emit("MatMul", n->inputs[0], a), b);
     if (n->is("Gemm")) factor *= static_cast<double>(n->attr_float("alpha", 1));
   }
-  const Tensor scale = a->constant.dtype() == DType::kDouble ? Tensor::of<double>({}, {factor}) : Tensor::of<float>({}, {static_cast<float>(factor)});
+  const DType t = a->constant.dtype();
+  const Tensor scale = t == DType::kDouble ? Tensor::of<double>({}, {factor}) : narrowed(Tensor::of<float>({}, {static_cast<float>(factor)}), t);
   low = emit("Mul", low, g.add_constant(cat("tiercel_lora_scale ", low->id), scale));
   Value* const sum = emit("Add", y, low);
   g.replace_uses(y, sum);
@@ -166,10 +168,11 @@ Model with_weights(const Model& model, const std::map<std::string, Tensor>& weig
   capture_constants(*m.graph);
   for (const auto& [name, tensor] : weights) {
     Value* const v = constant_named(*m.graph, name);
-    if (v->constant.dtype() != tensor.dtype() || !(v->constant.shape() == tensor.shape()))
+    const bool right = tensor.dtype() == v->constant.dtype() || tensor.dtype() == master_type(v->constant.dtype());
+    if (!right || !(v->constant.shape() == tensor.shape()))
       fail(Code::kInvalidArgument, "weight \"", name, "\" should be ", Type::tensor(v->constant.dtype(), v->constant.shape()).str(), ", got ",
            Type::tensor(tensor.dtype(), tensor.shape()).str());
-    v->constant = tensor;
+    v->constant = tensor.dtype() == v->constant.dtype() ? tensor : narrowed(tensor, v->constant.dtype());
   }
   return m;
 }

@@ -21,7 +21,7 @@ std::vector<std::pair<std::string, AdapterForm>> adaptable_weights(const Model& 
 Model add_adapters(const Model& model, const std::vector<std::string>& names, int64_t rank, double alpha);
 
 std::map<std::string, Tensor> weights_of(const Model& model, const std::vector<std::string>& names);
-// Of the same types and shapes.
+// Of the same types and shapes; floats may stand for narrower ones.
 Model with_weights(const Model& model, const std::map<std::string, Tensor>& weights);
 
 }  // namespace tiercel

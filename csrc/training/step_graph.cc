@@ -9,6 +9,7 @@
 #include "passes/basic.h"
 #include "passes/expand.h"
 #include "passes/fuse_activations.h"
+#include "training/masters.h"
 #include "training/training_mode.h"
 
 namespace tiercel {
@@ -53,7 +54,7 @@ Value* value_named(const Graph& g, const std::string& name) {
 }
 
 bool is_float_weight(const Value* v) {
-  return v->is_constant() && (v->constant.dtype() == DType::kFloat || v->constant.dtype() == DType::kDouble) && !v->name.empty();
+  return v->is_constant() && is_float_type(v->constant.dtype()) && !v->name.empty();
 }
 
 // InstanceNormalization between two Reshapes, which exporters write for GroupNormalization: its scale and bias are ones and zeros, the weights follow.
@@ -80,10 +81,23 @@ bool is_setting(const Use& use) {
          (i >= 1 && is_within_group_norm(n));
 }
 
-// Constants become inputs of the same names.
+// Constants become inputs of the same names; narrow weights inputs of the type that they are trained in, which their readers see rounded.
 class Inputs {
  public:
   explicit Inputs(Graph& g) : graph_(g) {}
+  Value* weight(const std::string& name) {
+    Value* const v = make(name);
+    if (master_type(v->type.dtype) == v->type.dtype) return v;
+    Type wide = v->type;
+    wide.dtype = master_type(wide.dtype);
+    Value* const narrow = graph_.emit("Cast", "", 13, {v}, v->type, graph_.nodes().front().get());
+    narrow->producer->name = name + " as it is saved";
+    narrow->producer->set("to", static_cast<int64_t>(v->type.dtype));
+    graph_.replace_uses(v, narrow);
+    graph_.set_input(narrow->producer, 0, v);
+    v->type = wide;
+    return v;
+  }
   Value* make(const std::string& name) {
     Value* v = value_named(graph_, name);
     if (!v || !v->is_constant()) fail(Code::kInvalidArgument, "the model has no weight \"", name, "\"");
@@ -104,28 +118,45 @@ Type target_type(Graph& g, const Type& prediction, const LossSpec& loss) {
     const bool known = prediction.ranked && prediction.shape.rank() == 3;
     return Type::tensor(DType::kInt64, Shape{known ? prediction.shape[second ? 1 : 0] : g.symbols().fresh(), g.symbols().fresh()});
   }
-  if (!loss.labels) return prediction;
   Type t = prediction;
-  t.dtype = DType::kInt64;
+  t.dtype = loss.labels ? DType::kInt64 : master_type(prediction.dtype);
+  if (!loss.labels) return t;
   if (t.ranked && t.shape.rank() > 1) t.shape.erase(1);
   return t;
 }
 
 }  // namespace
 
-std::vector<std::string> trainable_weights(const Model& model) {
+namespace {
+
+struct Weights {
+  std::vector<std::string> names, scalars, computed;
+};
+
+Weights weights_in(const Model& model) {
   const std::shared_ptr<Graph> copy = model.graph->clone();
   capture_constants(*copy);
   const Graph& g = *copy;
-  std::vector<std::string> names, computed;
+  Weights found;
   for (int id = 0; id < g.num_values(); ++id) {
     const Value* v = g.value(id);
-    if (!v || !is_float_weight(v) || v->constant.shape().rank() == 0 || v->uses.empty()) continue;
+    if (!v || !is_float_weight(v) || v->uses.empty()) continue;
     if (std::any_of(v->uses.begin(), v->uses.end(), is_setting)) continue;
-    (v->computed ? computed : names).push_back(v->name);
+    const bool scalar = v->constant.shape().rank() == 0;
+    if (!v->computed || !scalar) (v->computed ? found.computed : scalar ? found.scalars : found.names).push_back(v->name);
   }
-  return names.empty() ? computed : names;  // tables and masks that a module wrote into its forward are no weights, unless nothing else is
+  return found;
 }
+
+}  // namespace
+
+std::vector<std::string> trainable_weights(const Model& model) {
+  Weights w = weights_in(model);
+  // Tables and masks that a module wrote into its forward are no weights, and most scalars no more so, unless nothing else is.
+  return !w.names.empty() ? w.names : !w.scalars.empty() ? w.scalars : w.computed;
+}
+
+std::vector<std::string> scalar_weights(const Model& model) { return weights_in(model).scalars; }
 
 namespace {
 
@@ -168,7 +199,10 @@ Value* scores_of(GraphWriter& w, const TrainingOptions& o, Value* prediction) {
 }
 
 Value* add_loss(GraphWriter& w, const TrainingOptions& o, Value* prediction, Value* target) {
-  Value* loss = build_loss(w, o.loss, scores_of(w, o, prediction), target);
+  prediction = scores_of(w, o, prediction);
+  w.name = "loss";
+  if (const DType wide = master_type(w.dtype(prediction)); wide != w.dtype(prediction)) prediction = w.op("Cast", {prediction}, {{"to", static_cast<int64_t>(wide)}});
+  Value* loss = build_loss(w, o.loss, prediction, target);
   if (w.ranked(loss) && w.shape(loss).rank() != 0)
     fail(Code::kInvalidArgument, "a training step needs one loss, but this one is ", w.type(loss).str(), ": take the reduction mean or sum");
   loss->name = "loss";
@@ -348,14 +382,14 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   Value* prediction = output_of(g, o.output);
   Value* const target = g.add_input("target", target_type(g, prediction->type, o.loss));
   r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
-  if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers of rank 1 or more");
+  if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers that are no settings");
   r.num_weights = static_cast<int>(r.states.size());
   for (const auto& [name, own] : o.groups)
     if (std::find(r.states.begin(), r.states.end(), name) == r.states.end())
       fail(Code::kInvalidArgument, "a group names \"", name, "\", which is not trained");
   std::vector<Value*> weights;
   Inputs inputs(g);
-  for (const std::string& name : r.states) weights.push_back(inputs.make(name));
+  for (const std::string& name : r.states) weights.push_back(inputs.weight(name));
   for (const std::string& name : statistics_of(g)) {
     r.states.push_back(name);
     inputs.make(name);

@@ -35,7 +35,7 @@ struct TrainingOptions {
 
 struct StepGraph {
   int num_inputs = 0;               // of the model
-  std::vector<std::string> states;  // constants of the model that are inputs now: weights, then running statistics
+  std::vector<std::string> states;  // constants of the model that are inputs now: weights (narrow ones as floats), then running statistics
   int num_weights = 0;
   // In training mode, as far as the loss. Inputs: the model's, target, states, step (int64).
   std::shared_ptr<Graph> forward;
@@ -55,9 +55,11 @@ struct StepGraph {
   std::shared_ptr<Graph> evaluate;
 };
 
-// The names of a model's weights: float initializers of rank 1 and more that are no statistics, bounds, scales or ratios (values of Constant nodes,
-// where there are no such initializers).
+// The names of a model's weights: float initializers of rank 1 and more that are no statistics, bounds, scales or ratios (where there are no such,
+// those of rank 0; where there are none either, values of Constant nodes).
 std::vector<std::string> trainable_weights(const Model& model);
+// Those of rank 0, which are constants of the model's arithmetic more often than weights.
+std::vector<std::string> scalar_weights(const Model& model);
 
 // Throws where a weight cannot be trained; the message names the node and the way to it.
 StepGraph build_step(const Model& model, const TrainingOptions& options);

@@ -8,15 +8,10 @@
 #include "autodiff/gradients.h"
 #include "passes/basic.h"
 #include "passes/passes.h"
+#include "training/masters.h"
 
 namespace tiercel {
 namespace {
-
-Tensor copy_of(const Tensor& t) {
-  Tensor c(t.dtype(), t.shape());
-  if (t.bytes()) std::memcpy(c.data(), t.data(), static_cast<size_t>(t.bytes()));
-  return c;
-}
 
 double scalar_of(const RuntimeValue& v) {
   const Tensor& t = v.tensor();
@@ -30,9 +25,11 @@ Model with_graph(const Model& like, std::shared_ptr<Graph> graph) {
 }
 
 bool all_finite(const Tensor& t) {
-  if (t.dtype() == DType::kFloat) return std::all_of(t.as<float>(), t.as<float>() + t.count(), [](float x) { return std::isfinite(x); });
   if (t.dtype() == DType::kDouble) return std::all_of(t.as<double>(), t.as<double>() + t.count(), [](double x) { return std::isfinite(x); });
-  return true;
+  if (!is_float_type(t.dtype())) return true;
+  Tensor wide = t;
+  if (t.dtype() != DType::kFloat) copy_widened(t, wide = Tensor(DType::kFloat, t.shape()));
+  return std::all_of(wide.as<float>(), wide.as<float>() + t.count(), [](float x) { return std::isfinite(x); });
 }
 
 // The small constants of a model that was read from bytes get memory of their own: those bytes then go as soon as no large one needs them.
@@ -64,12 +61,16 @@ TrainingSession::TrainingSession(Model model, const TrainingOptions& options, co
   for (int id = 0; id < model_.graph->num_values(); ++id)
     if (Value* v = model_.graph->value(id); v && v->is_constant()) constants[v->name] = v;
   std::vector<std::pair<std::string, Type>> states;
-  for (const std::string& name : graph_.states) states.emplace_back(name, Type::tensor(constants.at(name)->constant.dtype(), constants.at(name)->constant.shape()));
+  for (const std::string& name : graph_.states) {
+    const Tensor& t = constants.at(name)->constant;
+    const bool weight = states.size() < static_cast<size_t>(graph_.num_weights);
+    states.emplace_back(name, Type::tensor(weight ? master_type(t.dtype()) : t.dtype(), t.shape()));
+  }
   add_states(states);
   for (const auto& g : {graph_.step, graph_.evaluate, graph_.forward}) g->erase_dead();  // what became inputs is held by the states alone
   for (size_t i = 0; i < states_.size(); ++i) {
     Tensor& from = constants.at(names_[i])->constant;
-    if (from.bytes()) from.read(0, from.bytes(), states_[i].data());
+    copy_widened(from, states_[i]);
     from = Tensor(from.dtype(), from.shape(), nullptr, nullptr);
   }
   states.clear();
@@ -212,7 +213,7 @@ void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch) {
   std::vector<std::string> labels{""};
   for (const auto& n : g->nodes())
     for (Value* v : n->outputs)
-      if (v && v->type.is_tensor() && (v->type.dtype == DType::kFloat || v->type.dtype == DType::kDouble) && !v->graph_output_uses) {
+      if (v && v->type.is_tensor() && is_float_type(v->type.dtype) && !v->graph_output_uses) {
         labels.push_back(v->name.empty() ? n->label() : cat(n->label(), ", result \"", v->name, "\""));
         g->add_output(v);
       }
@@ -247,7 +248,7 @@ Model TrainingSession::model() const {
   Model m = with_graph(model_, model_.graph->clone());
   for (int id = 0; id < m.graph->num_values(); ++id)
     if (Value* v = m.graph->value(id); v && v->is_constant())
-      if (const auto it = index_.find(v->name); it != index_.end()) v->constant = copy_of(states_[it->second]);
+      if (const auto it = index_.find(v->name); it != index_.end()) v->constant = narrowed(states_[it->second], v->constant.dtype());
   return m;
 }
 

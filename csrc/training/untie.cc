@@ -7,19 +7,29 @@
 #include <tuple>
 #include <vector>
 
+#include "training/masters.h"
+
 namespace tiercel {
 namespace {
 
 using Place = std::pair<const Node*, int>;         // an input of a node
 using Matrices = std::set<const Value*>;
 
-bool is_float(const Value* v) { return v && v->is_constant() && (v->constant.dtype() == DType::kFloat || v->constant.dtype() == DType::kDouble); }
+bool is_float(const Value* v) { return v && v->is_constant() && is_float_type(v->constant.dtype()); }
 
 template <class T> bool all_equal(const Tensor& t) { return std::all_of(t.as<T>(), t.as<T>() + t.count(), [&](T x) { return x == t.as<T>()[0]; }); }
+// Halves are compared by their bits.
 
 bool is_uniform(const Value* v) {
   if (!is_float(v) || v->constant.shape().rank() == 0 || v->constant.count() < 2) return false;
-  return v->constant.dtype() == DType::kFloat ? all_equal<float>(v->constant) : all_equal<double>(v->constant);
+  switch (v->constant.dtype()) {
+    case DType::kFloat: return all_equal<float>(v->constant);
+    case DType::kDouble: return all_equal<double>(v->constant);
+    default: {
+      const uint16_t* const bits = static_cast<const uint16_t*>(v->constant.data());
+      return std::all_of(bits, bits + v->constant.count(), [&](uint16_t x) { return x == bits[0]; });
+    }
+  }
 }
 
 // An operand that is a matrix of weights, as it is or transposed.

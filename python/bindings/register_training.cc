@@ -262,6 +262,8 @@ void register_training(py::module_& m) {
       .def_property_readonly("arena_bytes", [](const TrainingSession& s) { return s.memory().arena; });
   m.def("trainable_weights", [](const py::bytes& model, const std::string& folder) { return trainable_weights(parse_trainee(model, folder)); },
         py::arg("model"), py::arg("folder") = "", "Names of the weights that can be trained.");
+  m.def("scalar_weights", [](const py::bytes& model, const std::string& folder) { return scalar_weights(parse_trainee(model, folder)); },
+        py::arg("model"), py::arg("folder") = "", "Names of the float initializers of rank 0, which are trained where they are named.");
   m.def("head_weights", [](const py::bytes& model, const std::string& folder, const std::string& output) {
     return head_weights(parse_trainee(model, folder), output);
   }, py::arg("model"), py::arg("folder"), py::arg("output"), "The weights of the last layer before an output.");

@@ -55,6 +55,13 @@ def recompute_options(given: str | int | Sequence[str] | None) -> dict[str, Any]
 
 def numpy_type(kind: str) -> np.dtype[Any]:
     name = kind.removeprefix("tensor(").removesuffix(")")
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError as e:
+            raise ImportError("the model has inputs or outputs of bfloat16, which numpy lacks: pip install ml_dtypes") from e
+        own: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return own
     return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
 
 

@@ -98,6 +98,8 @@ class Trainer:
             raise ValueError("the model has no output")
         self._output = names.index(output) if output in names else 0
         self._output_dtype = numpy_type(info["outputs"][self._output][1])
+        if self._output_dtype.name in ("float16", "bfloat16"):  # losses of such are computed in float
+            self._output_dtype = np.dtype(np.float32)
         extents = info["outputs"][self._output][2]
         self._output_rank = None if extents is None else len(extents)
         self._batched = is_batched(info)
@@ -380,10 +382,13 @@ class Trainer:
         if trainable == "head":
             return list(_core.head_weights(self._data, self._folder, output))
         known = _core.trainable_weights(self._data, self._folder)
+        scalars = [n for n in _core.scalar_weights(self._data, self._folder) if n not in known]
         if not isinstance(trainable, (str, Sequence)) or not all(isinstance(p, str) for p in trainable):
             raise TypeError(f'trainable is "all", "head", patterns of names or a LoRA, not {trainable!r}')
         patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-        for p in patterns:
+        for p in patterns:  # a scalar is meant by its name, or where nothing else can be
+            if p in scalars or not fnmatch.filter(known, p):
+                known += [n for n in scalars if n not in known and fnmatch.fnmatchcase(n, p)]
             check_pattern(p, known)
         names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
         if not names and not self._lora:
