@@ -32,6 +32,8 @@ bool ends_here(const Node& n) {
   return row && !row->grad;
 }
 bool varies(const Value* v) { return v->type.dtype == DType::kUndefined || differentiable(v->type); }
+// Running statistics in training are told of, not learnt through, as in PyTorch: no gradient comes back from a later use of them.
+bool is_statistic(const Node& n, size_t output) { return output > 0 && n.is("BatchNormalization") && n.has("unbiased"); }
 
 // The body's outputs that are the states of the next step, as (output, input) pairs.
 std::vector<std::pair<size_t, size_t>> carried(const Node& node, const Graph& body) {
@@ -63,7 +65,8 @@ class Reach {
       if (!has_bodies(*node)) {
         Set all(n);
         for (const Value* v : node->inputs) if (v) all.join(at[static_cast<size_t>(v->id)]);
-        for (const Value* v : node->outputs) if (v && varies(v)) at[static_cast<size_t>(v->id)] = all;
+        for (size_t o = 0; o < node->outputs.size(); ++o)
+          if (const Value* v = node->outputs[o]; v && varies(v) && !is_statistic(*node, o)) at[static_cast<size_t>(v->id)] = all;
         continue;
       }
       const std::vector<Set> through = outputs(*node);
@@ -155,7 +158,7 @@ std::vector<bool> reached(const Node& node, const std::vector<bool>& inputs) {
   std::vector<bool> outputs(node.outputs.size(), false);
   if (std::find(inputs.begin(), inputs.end(), true) == inputs.end() || ends_here(node)) return outputs;
   if (!has_bodies(node)) {
-    outputs.assign(outputs.size(), true);
+    for (size_t o = 0; o < outputs.size(); ++o) outputs[o] = !is_statistic(node, o);
     return outputs;
   }
   Reach reach;
@@ -176,7 +179,7 @@ std::vector<bool> reached(const Graph& graph, const std::vector<bool>& inputs, s
     std::vector<Set> sets;
     if (has_bodies(*n)) sets = reach.outputs(*n);
     for (size_t i = 0; i < n->outputs.size(); ++i)
-      if (const Value* v = n->outputs[i]; v && varies(v) && (sets.empty() || meets(sets[i], in))) at[static_cast<size_t>(v->id)] = true;
+      if (const Value* v = n->outputs[i]; v && varies(v) && !is_statistic(*n, i) && (sets.empty() || meets(sets[i], in))) at[static_cast<size_t>(v->id)] = true;
   }
   std::vector<bool> outputs;
   for (const Value* v : graph.outputs()) outputs.push_back(at[static_cast<size_t>(v->id)]);

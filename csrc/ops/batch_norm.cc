@@ -146,6 +146,7 @@ const OpRegistration rows({
 void grad(GradContext& c) {
   c.check(is_spatial(c.node), "spatial = 0 has none");
   c.check(is_training(c.node) || (!c.wants(3) && !c.wants(4)), "that of the statistics is not there");  // in training the result does not vary with them
+  c.check(c.dy() && !c.dy(1) && !c.dy(2), "that of the running statistics is not there");
   std::vector<Value*> in{c.dy(), c.x(0), c.x(1)};
   if (!is_training(c.node)) in.insert(in.end(), {c.x(3), c.x(4)});
   const std::vector<Value*> d = c.w.ops("BatchNormGrad", in, 3, {{"epsilon", c.node.attr_float("epsilon", 1e-5f)}}, kTiercelDomain);

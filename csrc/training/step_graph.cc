@@ -175,17 +175,6 @@ Value* output_of(Graph& g, const std::string& name) {
   fail(Code::kInvalidArgument, "the model has no output \"", name, "\"");
 }
 
-// The running statistics of BatchNormalization nodes, once each.
-std::vector<std::string> statistics_of(const Graph& g) {
-  std::vector<std::string> names;
-  for (const auto& n : g.nodes())
-    if (n->is("BatchNormalization"))
-      for (int i : {3, 4})
-        if (const Value* v = n->input(i); v && v->is_constant() && !v->name.empty() && std::find(names.begin(), names.end(), v->name) == names.end())
-          names.push_back(v->name);
-  return names;
-}
-
 // What cross_entropy and ctc take: of a model that ends in a softmax over the classes, its operand.
 Value* scores_of(GraphWriter& w, const TrainingOptions& o, Value* prediction) {
   const Node* n = prediction->producer;
@@ -407,7 +396,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   infer_graph(g);
   prediction = output_of(g, o.output);
   Value* const step = g.add_input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
-  const std::map<Value*, Value*> after = to_training_mode(g, step, o.seed);
+  const Statistics after = to_training_mode(g, step, o.seed, r.notes);
   GraphWriter w(g);
   Value* const loss = add_loss(w, o, prediction, target);
   g.clear_outputs();

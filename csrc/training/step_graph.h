@@ -51,6 +51,7 @@ struct StepGraph {
   // sums). Outputs: one for each of `apply_updates`.
   std::shared_ptr<Graph> apply;
   std::vector<Update> apply_updates;
+  std::vector<std::string> notes;   // what is not trained though a file may expect it: for a warning
   // In inference mode. Inputs: the model's, target, states. Outputs: the model's, then the loss.
   std::shared_ptr<Graph> evaluate;
 };

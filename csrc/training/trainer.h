@@ -38,6 +38,7 @@ class TrainingSession {
   // Everything that a step changes, under unique names: the model's own for weights and statistics. The memory is live.
   std::vector<std::pair<std::string, Tensor>> state() const;
   int num_weights() const { return graph_.num_weights; }
+  const std::vector<std::string>& notes() const { return graph_.notes; }
   // The model as it was given, with the weights and statistics of now (copies).
   Model model() const;
   // The model without what is trained: what a checkpoint belongs to.

@@ -3,35 +3,12 @@
 #include <algorithm>
 
 #include "ops/registry.h"
+#include "training/batch_statistics.h"
 
 namespace tiercel {
 namespace {
 
 bool unused(const Node& n, int i) { return !n.output(i) || (n.output(i)->uses.empty() && !n.output(i)->graph_output_uses); }
-
-void train_norm(Graph& graph, Node& n, std::map<Value*, Value*>& after) {
-  if (n.opset < 9 && !n.attr_int("spatial", 1)) return;  // stays as it is: no statistics of the kind
-  if (n.inputs.size() < 5 || !n.inputs[3] || !n.inputs[4]) return;
-  for (int i = 1; i < static_cast<int>(n.outputs.size()); ++i)
-    if (!unused(n, i)) fail(Code::kNotImplemented, n.label(), ": its result ", i, ", \"", n.outputs[static_cast<size_t>(i)]->name, "\", is used elsewhere; in training it is the running statistics alone");
-  n.opset = std::max(n.opset, 15);
-  for (const char* old : {"spatial", "is_test", "consumed_inputs"}) n.unset(old);
-  n.set("training_mode", int64_t{1});
-  n.set("unbiased", int64_t{1});
-  for (size_t i = 3; i < n.outputs.size(); ++i)
-    if (n.outputs[i]) n.outputs[i]->producer = nullptr;
-  n.outputs.resize(3);
-  for (int i : {1, 2}) {
-    Value*& out = n.outputs[static_cast<size_t>(i)];
-    if (!out) out = graph.add_value("");
-    out->producer = &n;
-    out->output_index = i;
-    // Of a layer that is applied twice, the second time goes on from the first.
-    Value* const before = n.inputs[static_cast<size_t>(i) + 2];
-    if (const auto it = after.find(before); it != after.end()) graph.set_input(&n, i + 2, it->second);
-    after[before] = out;
-  }
-}
 
 void train_dropout(Graph& graph, Node& n, Value* step, int64_t seed) {
   if (n.outputs.size() > 1 && n.outputs[1] && !n.outputs[1]->uses.empty()) return;
@@ -110,6 +87,7 @@ void train_dropouts(Graph& graph, Value* step, int64_t& seed) {
 
 void to_inference_mode(Graph& graph) {
   for (const auto& n : graph.nodes()) {
+    for (const auto& [key, body] : n->subgraphs()) to_inference_mode(*body);
     const bool norm = n->is("BatchNormalization");
     if (!norm && !n->is("Dropout")) continue;
     bool alone = true;
@@ -124,13 +102,8 @@ void to_inference_mode(Graph& graph) {
   }
 }
 
-std::map<Value*, Value*> to_training_mode(Graph& graph, Value* step, int64_t seed) {
-  std::map<Value*, Value*> after;
-  std::vector<Node*> nodes;
-  for (const auto& n : graph.nodes()) nodes.push_back(n.get());
-  for (Node* n : nodes) {
-    if (n->is("BatchNormalization")) train_norm(graph, *n, after);
-  }
+Statistics to_training_mode(Graph& graph, Value* step, int64_t seed, std::vector<std::string>& notes) {
+  Statistics after = train_norms(graph, notes);
   train_dropouts(graph, step, seed);
   return after;
 }

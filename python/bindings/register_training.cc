@@ -244,6 +244,7 @@ void register_training(py::module_& m) {
       .def("set_steps", &TrainingSession::set_steps, py::arg("steps"), py::arg("batches"))
       .def_property_readonly("steps", &TrainingSession::steps)
       .def_property_readonly("batches", &TrainingSession::batches)
+      .def_property_readonly("notes", &TrainingSession::notes, "What is not trained though one may expect it.")
       .def_property_readonly("num_weights", &TrainingSession::num_weights)
       .def("memory", [](const TrainingSession& s) {
              const Session::Memory m = s.memory();

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
@@ -112,6 +113,8 @@ class Trainer:
         self._guessed = self.loss.name == "cross_entropy"  # until targets come
         self._other: Any = None  # evaluates targets of the other form
         self._core: Any = self._made(self._labels)
+        for note in self._core.notes:
+            warnings.warn(note, stacklevel=2)
         if not self._forms:  # the core has them
             self._data = b""
         else:
