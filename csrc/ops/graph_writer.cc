@@ -110,10 +110,21 @@ Value* GraphWriter::expand_like(Value* v, Value* like) { return same_shape(v, li
 
 Value* GraphWriter::zeros_like(Value* v) {
   if (type(v).kind != Kind::kSequence) return expand_like(scalar_like(0, v), v);
-  return map({v}, [](GraphWriter& w, std::span<Value* const> items) { return w.zeros_like(items[0]); });
+  return op("SequenceZeros", {v}, {}, kTiercelDomain);
 }
 Value* GraphWriter::sum(Value* a, Value* b) {
   if (type(a).kind != Kind::kSequence) return add(a, b);
+  const auto is_sparse = [](const Value* v) {  // zeros but for some items
+    while (v->producer && v->producer->is("SequenceAddAt", kTiercelDomain)) v = v->producer->inputs[0];
+    return v->producer && v->producer->is("SequenceZeros", kTiercelDomain);
+  };
+  if (!is_sparse(b)) std::swap(a, b);
+  if (is_sparse(b)) {  // its items join the other's one by one: as much work as they are
+    std::vector<const Node*> items;
+    for (const Node* n = b->producer; n->is("SequenceAddAt", kTiercelDomain); n = n->inputs[0]->producer) items.push_back(n);
+    for (auto n = items.rbegin(); n != items.rend(); ++n) a = op("SequenceAddAt", {a, (*n)->inputs[1], (*n)->inputs[2]}, {}, kTiercelDomain);
+    return a;
+  }
   return map({a, b}, [](GraphWriter& w, std::span<Value* const> items) { return w.add(items[0], items[1]); });
 }
 Value* GraphWriter::map(std::vector<Value*> sequences, Value* (*f)(GraphWriter& w, std::span<Value* const> items)) {

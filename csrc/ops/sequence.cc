@@ -1,5 +1,11 @@
 // Sequences of tensors: SequenceConstruct, SequenceEmpty, SequenceAt, SequenceInsert, SequenceErase, SequenceLength,
-// SplitToSequence, ConcatFromSequence, SequenceMap.
+// SplitToSequence, ConcatFromSequence, SequenceMap. For gradients, which would be quadratic in the length without them (ai.tiercel):
+//   SequenceZeros (s)                   zeros in the shapes of the items, all in one memory
+//   SequenceAddAt (s, position, item)   s, with the item added to one of its own
+#include <algorithm>
+#include <cstring>
+
+#include "base/float_formats.h"
 #include "ops/bodies.h"
 #include "ops/grad.h"
 
@@ -94,6 +100,54 @@ void eval_erase(EvalContext& ctx, Worker&) {
   ctx.check(n > 0, "the sequence is empty");
   const size_t at = ctx.has_input(1) ? position(ctx, 1, n, n - 1) : s.items.size() - 1;
   s.items.erase(s.items.begin() + static_cast<std::ptrdiff_t>(at));
+  ctx.set(0, value_of(std::move(s)));
+}
+
+void eval_zeros(EvalContext& ctx, Worker&) {
+  const Sequence& from = sequence(ctx, 0);
+  int64_t bytes = 1;
+  for (const Tensor& t : from.items) bytes = std::max(bytes, t.bytes());
+  const Buffer block = allocate(static_cast<size_t>(bytes));
+  std::memset(block.get(), 0, static_cast<size_t>(bytes));
+  Sequence s{from.dtype, {}};
+  for (const Tensor& t : from.items) s.items.emplace_back(t.dtype(), t.shape(), block.get(), block);
+  ctx.set(0, value_of(std::move(s)));
+}
+
+void infer_add_at(InferContext& ctx) {
+  check_sequence(ctx, 0);
+  ctx.input(1);
+  ctx.input(2);
+  ctx.check(is_float(ctx.dtype(0)), "the items should be floats");
+  ctx.check(ctx.dtype(0) == ctx.dtype(2), "a tensor(", dtype_name(ctx.dtype(2)), ") does not fit a sequence of ", dtype_name(ctx.dtype(0)));
+  ctx.set_output(0, sequence_of(ctx.dtype(0)));
+}
+
+template <class T> Tensor sum_of(const Tensor& a, const Tensor& b) {
+  Tensor y(a.dtype(), a.shape());
+  std::transform(a.as<T>(), a.as<T>() + a.count(), b.as<T>(), y.as<T>(), [](T u, T v) {
+    if constexpr (std::is_same_v<T, Half>) return to_half(to_float(u) + to_float(v));
+    else if constexpr (std::is_same_v<T, BFloat16>) return to_bfloat16(to_float(u) + to_float(v));
+    else return u + v;
+  });
+  return y;
+}
+
+void eval_add_at(EvalContext& ctx, Worker&) {
+  Sequence s = sequence(ctx, 0);
+  const auto n = static_cast<int64_t>(s.items.size());
+  ctx.check(n > 0, "the sequence is empty");
+  Tensor& item = s.items[position(ctx, 1, n, n - 1)];
+  const Tensor& more = ctx.tensor(2);
+  ctx.check(item.shape() == more.shape() && item.dtype() == more.dtype(), "a ", Type::tensor(more.dtype(), more.shape()).str(), " does not fit the item, a ",
+            Type::tensor(item.dtype(), item.shape()).str());
+  switch (item.dtype()) {
+    case DType::kFloat: item = sum_of<float>(item, more); break;
+    case DType::kDouble: item = sum_of<double>(item, more); break;
+    case DType::kFloat16: item = sum_of<Half>(item, more); break;
+    case DType::kBFloat16: item = sum_of<BFloat16>(item, more); break;
+    default: ctx.check(false, "the items should be floats of 16 bits or more");
+  }
   ctx.set(0, value_of(std::move(s)));
 }
 
@@ -237,6 +291,8 @@ const OpRegistration rows({
     {"SplitToSequence", "", 11, infer_split, nullptr, eval_split},
     {"ConcatFromSequence", "", 11, infer_concat, nullptr, eval_concat},
     {"SequenceMap", "", 17, infer_map, nullptr, eval_map, kCollective},
+    {"SequenceZeros", kTiercelDomain, 1, infer_erase, nullptr, eval_zeros},
+    {"SequenceAddAt", kTiercelDomain, 1, infer_add_at, nullptr, eval_add_at},
 });
 
 // ---- Gradients: that of a sequence is the sequence of its items' gradients
@@ -258,9 +314,14 @@ void grad_construct(GradContext& c) {
   }
 }
 
-void grad_at(GradContext& c) {
-  Value* const p = front_position(c, 1, length_of(c, c.x(0)));
-  c.set(0, c.w.op("SequenceInsert", {c.w.op("SequenceErase", {c.w.zeros_like(c.x(0)), p}), c.dy(), p}));
+void grad_at(GradContext& c) { c.set(0, c.w.op("SequenceAddAt", {c.w.zeros_like(c.x(0)), c.x(1), c.dy()}, {}, kTiercelDomain)); }
+
+void grad_add_at(GradContext& c) {
+  c.set(0, c.dy());
+  if (!c.wants(2)) return;
+  Value* const item = c.w.op("SequenceAt", {c.dy(), c.x(1)});
+  c.w.declare(item, c.w.type(c.x(2)));
+  c.set(2, item);
 }
 
 void grad_insert(GradContext& c) {  // the length is dy's: so the sequence itself need not be kept
@@ -297,6 +358,7 @@ void grad_concat(GradContext& c) {
 const GradRegistration grads({
     {"SequenceConstruct", "", grad_construct}, {"SequenceAt", "", grad_at}, {"SequenceInsert", "", grad_insert}, {"SequenceErase", "", grad_erase},
     {"SplitToSequence", "", grad_split}, {"ConcatFromSequence", "", grad_concat}, {"SequenceLength", "", nullptr}, {"SequenceEmpty", "", nullptr},
+    {"SequenceAddAt", kTiercelDomain, grad_add_at}, {"SequenceZeros", kTiercelDomain, nullptr},
 });
 
 }  // namespace

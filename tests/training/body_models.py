@@ -61,9 +61,10 @@ def check(
     weights: dict[str, np.ndarray] | None = None,
     dynamic: bool = False,
     functions: Any = (),
+    domains: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Gradients of the weighted sum of the outputs against central differences."""
-    model = model_of(nodes, feeds, outputs, weights, functions, dynamic)
+    model = model_of(nodes, feeds, outputs, weights, functions, dynamic, domains)
     rng = np.random.default_rng(5)
     values = tiercel.InferenceSession(model.SerializeToString()).run(outputs, feeds)
     factors = {n: rng.uniform(0.5, 1.5, np.shape(v)) for n, v in zip(outputs, values, strict=True)}
@@ -102,10 +103,11 @@ def against_torch(
     wrt: list[str],
     same: Callable[..., Any],
     weights: dict[str, np.ndarray] | None = None,
+    domains: Sequence[str] = (),
 ) -> None:
     """Gradients of the sum of the outputs against PyTorch's: `same` makes the outputs of the module and the tensors by name."""
     torch = pytest.importorskip("torch")
-    data = model_of(nodes, feeds, outputs, weights).SerializeToString()
+    data = model_of(nodes, feeds, outputs, weights, domains=domains).SerializeToString()
     got = tiercel.InferenceSession(_core.gradient_model(data, "", [], wrt)).run([f"gradient of {n}" for n in wrt], feeds)
     tensors = {n: torch.tensor(v, requires_grad=n in wrt) for n, v in {**feeds, **(weights or {})}.items()}
     results = same(torch, tensors)

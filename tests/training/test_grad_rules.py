@@ -101,6 +101,9 @@ FLAT: dict[Operator, list[Any]] = {
     ("", "OptionalHasElement"): [made("Optional", "x", "o"), made("OptionalHasElement", "o")],
     ("", "SequenceLength"): [made("SequenceConstruct", "x x", "s"), made("SequenceLength", "s")],
     ("", "SequenceEmpty"): [made("SequenceEmpty", "", "s"), made("SequenceLength", "s")],
+    ("ai.tiercel", "SequenceZeros"): [
+        made("SequenceConstruct", "x x", "s"), made("SequenceZeros", "s", "zeros", domain="ai.tiercel"), made("SequenceAt", "zeros one_place"),
+    ],
 }
 
 
@@ -111,8 +114,8 @@ def test_nothing_comes_back(operator: Operator, shape: tuple[int, ...]) -> None:
     nodes = [*FLAT[operator], made("Cast", "z", "f", to=TensorProto.DOUBLE), made("ReduceSum", "f", "sum", keepdims=0), made("Mul", "x sum", "y")]
     x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, shape)
     sums = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ("y", "sum")]
-    graph = helper.make_graph(nodes, "g", [x], sums, [numpy_helper.from_array(np.array(1.0), "one")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    graph = helper.make_graph(nodes, "g", [x], sums, [numpy_helper.from_array(np.array(1.0), "one"), numpy_helper.from_array(np.array(1), "one_place")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("ai.tiercel", 1)], ir_version=10)
     session = tiercel.InferenceSession(_core.gradient_model(model.SerializeToString(), "", ["y"], ["x"]))
     dx, total = session.run(["gradient of x", "sum"], {"x": Draw(0).any(*shape)})
     assert dx.shape == shape
