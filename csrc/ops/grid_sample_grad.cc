@@ -1,5 +1,6 @@
 // ai.tiercel.GridSampleGrad (dy, x, grid) -> (dx, dgrid), from the attributes of GridSample; either output may be left out.
-// dx is a sum over the samples in their order, a task to some channels of an image; dgrid one over the channels, a task to a run of samples.
+// dx is a sum over the samples in their order, a task to some channels of an image; where these are few, to a part of the samples too: each part has
+// sums of its own, which are added in order. dgrid is a sum over the channels, a task to a run of samples.
 #include "ops/grad.h"
 #include "ops/grid_sample.h"
 #include "ops/movement.h"
@@ -73,17 +74,21 @@ template <class T, class G> void make(PrepareContext& ctx) {
   const int64_t batch = x[0], channels = x[1], plane = x.count(2, x.rank()), samples = dy.count(2, dy.rank());
   const int64_t some = std::min<int64_t>(std::max<int64_t>(channels, 1), 8), groups = ceil_div(channels, some), run = 256, runs = ceil_div(samples, run);
   const bool wants_x = ctx.has_output(0), wants_grid = ctx.has_output(1);
+  const int64_t tasks = batch * groups, total = x.count();
+  int64_t parts = 1;  // by shape alone, and no more than what adding them up is little beside
+  if (wants_x && tasks > 0 && tasks < 8) parts = std::clamp<int64_t>(std::min(samples / 1024, 4 * samples / plane), 1, ceil_div(8, tasks));
+  ctx.workspace((parts - 1) * total * static_cast<int64_t>(sizeof(T)));
   ctx.cost(40 * static_cast<double>(dy.count()) * (1 << rank), static_cast<double>((2 * x.count() + dy.count()) * static_cast<int64_t>(sizeof(T))));
   ctx.run([=](const Args& a, Worker& w) {
-    if (wants_x)
-      w.parallel_for(batch * groups, 1, [&](int64_t begin, int64_t end) {
+    if (wants_x) {
+      w.parallel_for(tasks * parts, 1, [&](int64_t begin, int64_t end) {
         Sample<C> at;
         for (int64_t task = begin; task < end; ++task) {
-          const int64_t n = task / groups, first = task % groups * some, count = std::min(some, channels - first);
-          T* const dx = a.out<T>(0) + (n * channels + first) * plane;
+          const int64_t part = task % parts, n = task / parts / groups, first = task / parts % groups * some, count = std::min(some, channels - first);
+          T* const dx = (part ? a.workspace<T>() + (part - 1) * total : a.out<T>(0)) + (n * channels + first) * plane;
           const T* const from = a.in<T>(0) + (n * channels + first) * samples;
           std::fill_n(dx, count * plane, T(0));
-          for (int64_t i = 0; i < samples; ++i) {
+          for (int64_t i = samples * part / parts; i < samples * (part + 1) / parts; ++i) {
             at.find(s, a.in<G>(2) + (n * samples + i) * rank, extents, false);
             for (int64_t c = 0; c < count; ++c) {
               const T d = from[c * samples + i];
@@ -93,6 +98,16 @@ template <class T, class G> void make(PrepareContext& ctx) {
           }
         }
       });
+      if (parts > 1) {
+        w.barrier();
+        w.parallel_for(total, 4096, [&](int64_t begin, int64_t end) {
+          for (int64_t part = 1; part < parts; ++part) {
+            const T* const more = a.workspace<T>() + (part - 1) * total;
+            for (int64_t i = begin; i < end; ++i) a.out<T>(0)[i] += more[i];
+          }
+        });
+      }
+    }
     if (wants_grid)
       w.parallel_for(batch * runs, 1, [&](int64_t begin, int64_t end) {
         Sample<C> at;

@@ -1,5 +1,6 @@
 // MaxPool (with Indices), AveragePool, LpPool, MaxUnpool (ONNX). Blocked and plain f32 on the kernels, the rest on plain loops.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/pool/pool.h"
 #include "kernels/pool/reference.h"
@@ -52,9 +53,7 @@ template <class T> void prepare_reference(PrepareContext& ctx, const Window& w, 
   ctx.cost(static_cast<double>(y.count()) * static_cast<double>(w.taps()) * 20, 8.0 * static_cast<double>(x.count()));
 }
 
-void prepare_f32(PrepareContext& ctx, const Window& w, const reference::PoolOptions& options) {
-  const Shape x = ctx.shape(0), y = ctx.out_shape(0);
-  const bool blocked = ctx.layout(0) == Layout::kBlocked, largest = options.pool == Pool::kMax;
+PoolShape pool_shape(const Window& w, const Shape& x, const Shape& y) {
   PoolShape s;
   for (int a = 0; a < 3; ++a) {
     const int from = a - (3 - w.rank);
@@ -66,6 +65,13 @@ void prepare_f32(PrepareContext& ctx, const Window& w, const reference::PoolOpti
     s.origin[a] = from < 0 ? 0 : -w.begin[from];
     s.limit[a] = from < 0 ? 1 : x[2 + from] + w.end[from];
   }
+  return s;
+}
+
+void prepare_f32(PrepareContext& ctx, const Window& w, const reference::PoolOptions& options) {
+  const Shape x = ctx.shape(0), y = ctx.out_shape(0);
+  const bool blocked = ctx.layout(0) == Layout::kBlocked, largest = options.pool == Pool::kMax;
+  PoolShape s = pool_shape(w, x, y);
   s.count_padding = options.count_padding;
   const int64_t rows = s.out[0] * s.out[1], in_plane = s.in[0] * s.in[1] * s.in[2], out_plane = rows * s.out[2];
   const int64_t width = blocked ? kChannelBlock : 1, blocks = ceil_div(x[1], width), planes = x[0] * blocks;
@@ -92,6 +98,54 @@ void prepare_f32(PrepareContext& ctx, const Window& w, const reference::PoolOpti
   });
 }
 
+// Taps [first, last) of axis a lie inside at output pixel o, which begins at input pixel `from`.
+struct Taps { int64_t from, first, last; };
+Taps taps_of(const PoolShape& s, int a, int64_t o) {
+  const int64_t from = o * s.stride[a] + s.origin[a], first = from >= 0 ? 0 : ceil_div(-from, s.dilation[a]);
+  return {from, first, from >= s.in[a] ? 0 : std::min(ceil_div(s.in[a] - from, s.dilation[a]), s.kernel[a])};
+}
+
+// (sum |x|^p)^(1/p) for p of 1, 2 and 3, a row of sums in double at a time, the taps in their order.
+template <class T, int p> void lp_plane(const PoolShape& s, const T* x, T* y, double* sums) {
+  const int64_t width = s.out[2], left = s.origin[2] + (width - 1) * s.stride[2];  // of tap 0 of the last output
+  const int64_t from = left >= 0 ? 0 : ceil_div(-left, s.dilation[2]);               // a window may be far larger than the image
+  for (int64_t r = 0; r < s.out[0] * s.out[1]; ++r, y += width) {
+    const Taps d = taps_of(s, 0, r / s.out[1]), h = taps_of(s, 1, r % s.out[1]);
+    std::fill_n(sums, width, 0.0);
+    for (int64_t i = d.first; i < d.last; ++i)
+      for (int64_t j = h.first; j < h.last; ++j) {
+        const T* const line = x + ((d.from + i * s.dilation[0]) * s.in[1] + h.from + j * s.dilation[1]) * s.in[2];
+        for (int64_t k = from; k < s.kernel[2]; ++k) {
+          const int64_t at = s.origin[2] + k * s.dilation[2], step = s.stride[2];  // of output 0
+          if (at >= s.in[2]) break;
+          const int64_t begin = at >= 0 ? 0 : std::min(ceil_div(-at, step), width), end = std::min(ceil_div(s.in[2] - at, step), width);
+          for (int64_t o = begin; o < end; ++o) {
+            const double v = std::fabs(static_cast<double>(line[at + o * step]));
+            sums[o] += p == 1 ? v : p == 2 ? v * v : v * v * v;
+          }
+        }
+      }
+    for (int64_t o = 0; o < width; ++o) y[o] = static_cast<T>(p == 1 ? sums[o] : p == 2 ? std::sqrt(sums[o]) : std::cbrt(sums[o]));
+  }
+}
+
+template <class T> void prepare_lp(PrepareContext& ctx, const Window& w, int p) {
+  const Shape &x = ctx.shape(0), &y = ctx.out_shape(0);
+  const PoolShape s = pool_shape(w, x, y);
+  const int64_t planes = x[0] * x[1], in_plane = s.in[0] * s.in[1] * s.in[2], out_plane = s.out[0] * s.out[1] * s.out[2];
+  const double work = 2 * static_cast<double>(out_plane) * static_cast<double>(w.taps());
+  const auto grain = static_cast<int64_t>(std::clamp(1e5 / work, 1.0, static_cast<double>(planes)));
+  const auto run = p == 1 ? lp_plane<T, 1> : p == 2 ? lp_plane<T, 2> : lp_plane<T, 3>;
+  const int64_t line = round_up(s.out[2], 8);
+  ctx.workspace(ctx.threads() * line * 8);
+  ctx.run([=](const Args& args, Worker& worker) {
+    worker.parallel_for(planes, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) run(s, args.in<T>(0) + i * in_plane, args.out<T>(0) + i * out_plane, args.workspace<double>() + worker.index() * line);
+    });
+  });
+  ctx.cost(work * static_cast<double>(planes), static_cast<double>((in_plane + out_plane) * planes) * sizeof(T));
+}
+
 template <Pool kind> void prepare(PrepareContext& ctx) {
   const Shape &x = ctx.shape(0), &y = ctx.out_shape(0);
   if (y.count() == 0) return ctx.run([](const Args&, Worker&) {});
@@ -102,9 +156,13 @@ template <Pool kind> void prepare(PrepareContext& ctx) {
   if (kind == Pool::kMax) options.column_major = ctx.node.attr_int("storage_order", 0) != 0;
   if (kind == Pool::kLp) options.p = ctx.node.opset < 2 ? ctx.node.attr_float("p", 2) : static_cast<double>(ctx.node.attr_int("p", 2));
   constexpr int64_t kMost = int64_t{1} << 31;
-  bool fast = ctx.dtype(0) == DType::kFloat && kind != Pool::kLp && !ctx.has_output(1) && w.rank <= 3;
+  bool fast = !ctx.has_output(1) && w.rank <= 3;
   for (int a = 0; a < w.rank; ++a) fast = fast && x[2 + a] < kMost && w.reach(a) < kMost;
-  if (fast) return prepare_f32(ctx, w, options);
+  if (kind != Pool::kLp && fast && ctx.dtype(0) == DType::kFloat) return prepare_f32(ctx, w, options);
+  if (kind == Pool::kLp && fast && (options.p == 1 || options.p == 2 || options.p == 3)) {
+    if (ctx.dtype(0) == DType::kFloat) return prepare_lp<float>(ctx, w, static_cast<int>(options.p));
+    if (ctx.dtype(0) == DType::kDouble) return prepare_lp<double>(ctx, w, static_cast<int>(options.p));
+  }
   if (ctx.layout(0) != Layout::kPlain) ctx.fail("this pool has no blocked kernel");
   switch (ctx.dtype(0)) {
     case DType::kFloat: return prepare_reference<float>(ctx, w, options);

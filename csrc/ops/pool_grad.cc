@@ -121,13 +121,32 @@ template <class T> void max_plane(const Extents& e, const T* dy, const T* x, T* 
   });
 }
 
-template <class T> void mean_plane(const Extents& e, const T* dy, T* dx) {
+// A row of windows at a time: what each gives (`row`, as long), to its taps one after the other.
+template <class T> void mean_plane(const Extents& e, const T* dy, T* dx, T* row) {
   std::fill_n(dx, e.in_plane, T(0));
-  e.for_windows([&](int64_t o, const auto& a, const auto& b, const auto& c) {
-    const int64_t count = e.count_padding ? a.counted * b.counted * c.counted : (a.last - a.first) * (b.last - b.first) * (c.last - c.first);
-    const T each = e.sum ? dy[o] : dy[o] / static_cast<T>(count);
-    e.for_pixels(a, b, c, [&](int64_t i) { dx[i] += each; });
-  });
+  const int64_t width = e.out[2], step = e.stride[2], left = (width - 1) * step - e.begin[2];  // of tap 0 of the last window
+  const int64_t from = left >= 0 ? 0 : ceil_div(-left, e.dilation[2]);                            // a window may be far larger than the image
+  for (int64_t r = 0; r < e.out[0] * e.out[1]; ++r, dy += width) {
+    const auto a = e.taps(0, r / e.out[1]), b = e.taps(1, r % e.out[1]);
+    for (int64_t o = 0; o < width; ++o) {
+      const auto c = e.taps(2, o);
+      const int64_t count = e.count_padding ? a.counted * b.counted * c.counted : (a.last - a.first) * (b.last - b.first) * (c.last - c.first);
+      row[o] = e.sum ? dy[o] : dy[o] / static_cast<T>(count);
+    }
+    for (int64_t i = a.first; i < a.last; ++i)
+      for (int64_t j = b.first; j < b.last; ++j) {
+        T* const line = dx + ((a.from + i * e.dilation[0]) * e.in[1] + b.from + j * e.dilation[1]) * e.in[2];
+        for (int64_t k = from; k < e.kernel[2]; ++k) {
+          const int64_t at = k * e.dilation[2] - e.begin[2];  // of window 0
+          if (at >= e.in[2]) break;
+          const int64_t begin = at >= 0 ? 0 : std::min(ceil_div(-at, step), width), end = std::min(ceil_div(e.in[2] - at, step), width);
+          if (step == 1)
+            for (int64_t o = begin; o < end; ++o) line[at + o] += row[o];
+          else
+            for (int64_t o = begin; o < end; ++o) line[at + o * step] += row[o];
+        }
+      }
+  }
 }
 
 template <bool kMax> void infer(InferContext& ctx) {
@@ -143,13 +162,15 @@ template <bool kMax> void infer(InferContext& ctx) {
 
 template <class T, bool kMax> void make(PrepareContext& ctx) {
   const Extents e(ctx, ctx.out_shape(0), ctx.shape(0));
+  const int64_t line = round_up(e.out[2], 16);
+  if (!kMax) ctx.workspace(ctx.threads() * line * static_cast<int64_t>(sizeof(T)));
   ctx.run([=](const Args& a, Worker& w) {
     w.parallel_for(e.planes, grain_for(4 * e.in_plane), [&](int64_t b, int64_t end) {
       for (int64_t p = b; p < end; ++p) {
         const T* dy = a.in<T>(0) + p * e.out_plane;
         T* dx = a.out<T>(0) + p * e.in_plane;
         if constexpr (kMax) max_plane(e, dy, a.in<T>(1) + p * e.in_plane, dx);
-        else mean_plane(e, dy, dx);
+        else mean_plane(e, dy, dx, a.workspace<T>() + w.index() * line);
       }
     });
   });

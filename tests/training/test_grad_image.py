@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from gradcheck import check_grad
+from gradcheck import check_grad, projected
+from onnx import numpy_helper
 from test_grad_indexing import gradients, values
+
+import tiercel
+from oracle import one_node
+from tiercel import _core
 
 
 def at(*v: int) -> np.ndarray:
@@ -58,6 +64,31 @@ def test_grid_sample_as_pytorch(dtype: Any) -> None:
                 if mode == "linear" and dtype == np.float32:
                     continue  # rounding puts the borders on either side
                 np.testing.assert_allclose(dgrid, b.grad.numpy(), rtol=tolerance, atol=tolerance, err_msg=str(attrs))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 40, 50), (2, 3, 33, 64), (3, 5, 9, 400)])
+def test_few_channels_of_many_samples(shape: tuple[int, ...]) -> None:
+    """Parts of the samples are summed apart: the same bits on any threads, and what double says."""
+    rng = np.random.default_rng(0)
+    x, grid = rng.normal(size=shape), rng.uniform(-1.1, 1.1, (shape[0], 60, 70, 2))
+    narrow = [x.astype(np.float32), grid.astype(np.float32)]
+    model, feeds, names = one_node("GridSample", narrow)
+    model = projected(model, names, [((*shape[:2], 60, 70), np.dtype(np.float32))], rng)
+    data = _core.gradient_model(model.SerializeToString(), "", [], ["x0", "x1"])
+    results = []
+    for threads in (1, 2, 3):
+        options = tiercel.SessionOptions()
+        options.intra_op_num_threads = threads
+        results.append(tiercel.InferenceSession(data, options).run(["gradient of x0", "gradient of x1"], feeds))
+    assert all(a.tobytes() == b.tobytes() for r in results[1:] for a, b in zip(results[0], r, strict=True))
+    (factor,) = (numpy_helper.to_array(t).astype(float) for t in model.graph.initializer)
+    wide, feeds, names = one_node("GridSample", [v.astype(float) for v in narrow])
+    wide.graph.initializer.append(numpy_helper.from_array(factor, "factor"))
+    wide.graph.node.append(onnx.helper.make_node("Mul", [names[0], "factor"], ["y"]))
+    wide.graph.output[0].name = "y"
+    data = _core.gradient_model(wide.SerializeToString(), "", [], ["x0"])
+    (expected,) = tiercel.InferenceSession(data).run(["gradient of x0"], feeds)
+    np.testing.assert_allclose(results[0][0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("corners", [0, 1])
@@ -133,6 +164,31 @@ def test_lp_pools(p: int) -> None:
     check_grad("GlobalLpPool", [values(rng, 2, 3, 2, 4)], {"p": p})
     for op, attrs in [("GlobalLpPool", {}), ("LpPool", {"kernel_shape": [2, 2]})]:
         assert not gradients(op, [np.zeros((1, 1, 3, 3))], {**attrs, "p": p}, [0])[0].any()
+
+
+@pytest.mark.parametrize("op", ["LpPool", "AveragePool"])
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_windows(op: str, seed: int) -> None:
+    """Strides, dilations and paddings of one to three axes; windows beyond the image."""
+    rng = np.random.default_rng(seed)
+    rank = seed % 3 + 1
+    kernel, stride, dilation = (rng.integers(1, 4, rank).tolist() for _ in range(3))
+    if op == "AveragePool":
+        dilation = [1] * rank  # a window between two pixels has no mean
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pads = [int(rng.integers(0, r)) for r in reach * 2]
+    space = [max(1, r - p - q + int(rng.integers(0, 4))) for r, p, q in zip(reach, pads[:rank], pads[rank:], strict=True)]
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": pads}
+    attrs |= {"p": seed % 4 + 1} if op == "LpPool" else {"count_include_pad": seed % 2}
+    check_grad(op, [values(rng, 2, 2, *space)], attrs, dynamic=seed % 2 == 1)
+
+
+@pytest.mark.parametrize("op", ["LpPool", "AveragePool"])
+def test_a_window_far_larger_than_the_image(op: str) -> None:
+    n = 1 << 30
+    attrs = {"kernel_shape": [3, n], "pads": [1, n // 2, 1, n // 2]}
+    x = values(np.random.default_rng(0), 1, 2, 3, 4)
+    check_grad(op, [x], attrs)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
