@@ -118,9 +118,10 @@ void infer_add_at(InferContext& ctx) {
   check_sequence(ctx, 0);
   ctx.input(1);
   ctx.input(2);
-  ctx.check(is_float(ctx.dtype(0)), "the items should be floats");
-  ctx.check(ctx.dtype(0) == ctx.dtype(2), "a tensor(", dtype_name(ctx.dtype(2)), ") does not fit a sequence of ", dtype_name(ctx.dtype(0)));
-  ctx.set_output(0, sequence_of(ctx.dtype(0)));
+  const DType items = ctx.dtype(0), more = ctx.dtype(2);
+  ctx.check(items == DType::kUndefined || is_float(items), "the items should be floats");
+  ctx.check(items == more || items == DType::kUndefined || more == DType::kUndefined, "a tensor(", dtype_name(more), ") does not fit a sequence of ", dtype_name(items));
+  ctx.set_output(0, sequence_of(items == DType::kUndefined ? more : items));
 }
 
 template <class T> Tensor sum_of(const Tensor& a, const Tensor& b) {

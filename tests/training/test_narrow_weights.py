@@ -128,13 +128,15 @@ def test_threads_checkpoints_and_class_numbers(tmp_path: Any) -> None:
     assert {n: w.tobytes() for n, w in trainer.weights.items()} == {n: w.tobytes() for n, w in again.weights.items()}
 
 
-def test_adapters(tmp_path: Any) -> None:
-    data = mlp("float16")
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters(kind: str, tmp_path: Any) -> None:
+    pytest.importorskip("ml_dtypes")
+    data = mlp(kind)
     trainer = Trainer(data, "mse", Adam(0.02), LoRA(2, trainable=["b2"]))
     losses = [trainer.step(X, Y) for _ in range(60)]
     assert losses[-1] < 0.7 * losses[0]
     saved = initializers(trainer.model())
-    assert {t.data_type for t in saved.values()} == {TensorProto.FLOAT16}
+    assert {t.data_type for t in saved.values()} == {KINDS[kind]}
     trainer.save_adapter(tmp_path / "a")
     put = initializers(bytes(apply_adapter(data, tmp_path / "a")))
     assert {n: numpy_helper.to_array(t).tobytes() for n, t in put.items()} == {n: numpy_helper.to_array(t).tobytes() for n, t in saved.items()}

@@ -102,6 +102,8 @@ def changed_weights(
     result = {n: a for n, a in arrays.items() if n not in factors}
     for name, form in forms.items():
         a, b = arrays[f"{name}.lora_a"], arrays[f"{name}.lora_b"]
+        if base[name].dtype.kind == "u":  # the bits of a type that numpy lacks
+            raise ImportError(f"the weight {name!r} is of bfloat16, which numpy lacks: pip install ml_dtypes")
         try:
             result[name] = merged(arrays.get(name, base[name]), form, a, b, scale)
         except ValueError as e:
