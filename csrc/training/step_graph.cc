@@ -10,6 +10,7 @@
 #include "passes/expand.h"
 #include "passes/fuse_activations.h"
 #include "training/masters.h"
+#include "training/row_gradient.h"
 #include "training/training_mode.h"
 
 namespace tiercel {
@@ -26,8 +27,8 @@ constexpr OptimizerRow kOptimizers[] = {
     {"momentum", "Momentum", true, false, "momentum nesterov weight_decay"},
     {"rmsprop", "RMSprop", true, true, "momentum beta2 epsilon weight_decay"},
     {"adagrad", "Adagrad", false, true, "epsilon weight_decay lr_decay"},
-    {"adam", "Adam", true, true, "beta1 beta2 epsilon weight_decay"},
-    {"adamw", "AdamW", true, true, "beta1 beta2 epsilon weight_decay"},
+    {"adam", "Adam", true, true, "beta1 beta2 epsilon weight_decay lazy"},
+    {"adamw", "AdamW", true, true, "beta1 beta2 epsilon weight_decay lazy"},
     {"lion", "Lion", true, false, "beta1 beta2 weight_decay"},
 };
 
@@ -230,6 +231,11 @@ struct Scalings {
   }
 };
 
+bool is_lazy(const OptimizerSpec& spec) {
+  const auto it = spec.options.find("lazy");
+  return it != spec.options.end() && it->second != 0;
+}
+
 WeightOptions options_of(const TrainingOptions& o, const Value* weight) {
   const auto it = o.groups.find(weight->name);
   return it == o.groups.end() ? WeightOptions{} : it->second;
@@ -258,13 +264,14 @@ struct Bucket {
 // gradients live at once; many small ones cost one node.
 constexpr int64_t kBucketBytes = 1 << 20;
 
-// In the order in which gradients come to be.
-std::vector<Bucket> buckets_of(const Graph& g, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<Value*>& grads, int64_t most) {
+// In the order in which gradients come to be; gradients of rows are not among them.
+std::vector<Bucket> buckets_of(const Graph& g, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<WeightGradient>& grads,
+                               int64_t most) {
   std::map<const Node*, size_t> places;
   for (const auto& n : g.nodes()) places.emplace(n.get(), places.size());
   std::vector<std::pair<size_t, size_t>> order;
   for (size_t i = 0; i < weights.size(); ++i)
-    if (grads[i]) order.emplace_back(grads[i]->producer ? places.at(grads[i]->producer) : 0, i);
+    if (const Value* const v = grads[i].value; v && !grads[i].rows) order.emplace_back(v->producer ? places.at(v->producer) : 0, i);
   std::sort(order.begin(), order.end());
   std::vector<Bucket> buckets;
   for (const auto& [place, i] : order) {
@@ -293,15 +300,30 @@ void add_update(GraphWriter& w, std::vector<StepGraph::Update>& updates, const c
     w.graph().add_output(out);
 }
 
+// The same of one weight whose gradient is of rows.
+void add_row_update(GraphWriter& w, std::vector<StepGraph::Update>& updates, const char* op, std::vector<Value*> scalars, Value* parameter,
+                    const WeightGradient& grad, const std::vector<Value*>& moments, AttributeList attributes) {
+  add_update(w, updates, cat(op, "Rows").c_str(), std::move(scalars), {parameter}, {grad.rows, grad.value}, moments, std::move(attributes));
+}
+
+std::vector<Value*> moments_of(GraphWriter& w, const OptimizerRow& row, const std::vector<Value*>& parameters) {
+  std::vector<Value*> moments;
+  for (const bool first : {true, false})
+    if (first ? row.m : row.v)
+      for (const Value* p : parameters) moments.push_back(w.input(cat(first ? "tiercel_m " : "tiercel_v ", p->name), w.type(p)));
+  return moments;
+}
+
 // Appends the optimiser: its moments become inputs, what it makes outputs. Nothing changes where the guard (if any) is not finite. `scale`
 // (a double, may be null) multiplies the gradients.
 void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, const TrainingOptions& o, const std::vector<Value*>& weights,
-                   std::vector<Value*> grads, Scalings& scalings, Value* step, Value* scale) {
+                   std::vector<WeightGradient> grads, Scalings& scalings, Value* step, Value* scale) {
   const OptimizerRow& row = optimizer_row(o.optimizer);
   w.name = "clip_gradients";
   if (o.clip_value > 0) {
     Scalars factor(w, scale);
-    for (Value*& g : grads) {
+    for (WeightGradient& grad : grads) {
+      Value*& g = grad.value;
       if (!g) continue;
       if (scale) g = w.mul(g, factor.as(w.dtype(g)));
       g = w.op("Clip", {g, w.scalar_like(-o.clip_value, g), w.scalar_like(o.clip_value, g)});
@@ -310,7 +332,7 @@ void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, cons
   }
   if (o.clip_norm > 0) {
     std::vector<Value*> in{scale};
-    for (Value* g : grads) if (g) in.push_back(g);
+    for (const WeightGradient& g : grads) if (g) in.push_back(g.value);
     scale = w.op("ClipScale", std::move(in), {{"max_norm", static_cast<float>(o.clip_norm)}}, kTiercelDomain);
   }
   Scalars factor(w, scale);
@@ -320,42 +342,53 @@ void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, cons
     scalings.rate(w.dtype(p), options_of(o, p).lr);
   }
   for (const Bucket& b : buckets_of(w.graph(), o, weights, grads, o.clip_norm > 0 || o.accumulate ? INT64_MAX : kBucketBytes)) {
-    std::vector<Value*> parameters, gradients, moments;
+    std::vector<Value*> parameters, gradients;
     for (const size_t i : b.members) {
       parameters.push_back(weights[i]);
-      gradients.push_back(grads[i]);
+      gradients.push_back(grads[i].value);
     }
-    for (const bool first : {true, false})
-      if (first ? row.m : row.v)
-        for (const Value* p : parameters) moments.push_back(w.input(cat(first ? "tiercel_m " : "tiercel_v ", p->name), w.type(p)));
-    add_update(w, updates, row.op, {scalings.rate(b.dtype, b.own.lr), step, scalings.guard.as(b.dtype), factor.as(b.dtype)}, parameters, gradients, moments,
-               optimizer_attributes(o, b.own));
+    add_update(w, updates, row.op, {scalings.rate(b.dtype, b.own.lr), step, scalings.guard.as(b.dtype), factor.as(b.dtype)}, parameters, gradients,
+               moments_of(w, row, parameters), optimizer_attributes(o, b.own));
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (!grads[i].rows) continue;
+    const WeightOptions own = options_of(o, weights[i]);
+    const DType t = w.dtype(weights[i]);
+    AttributeList attributes = optimizer_attributes(o, own);
+    if (is_lazy(o.optimizer)) attributes.emplace_back("lazy", int64_t{1});
+    add_row_update(w, updates, row.op, {scalings.rate(t, own.lr), step, scalings.guard.as(t), factor.as(t)}, weights[i], grads[i],
+                   moments_of(w, row, {weights[i]}), std::move(attributes));
   }
 }
 
 // Appends sums of gradients: an Sgd whose rate is minus the share of the batch.
-void add_sums(GraphWriter& w, StepGraph& r, const std::vector<Value*>& weights, const std::vector<Value*>& grads, Scalings& scalings, Value* step) {
+void add_sums(GraphWriter& w, StepGraph& r, const std::vector<Value*>& weights, const std::vector<WeightGradient>& grads, Scalings& scalings, Value* step) {
+  const auto sum_of = [&](size_t i) { return w.input("tiercel_g " + weights[i]->name, w.type(weights[i])); };
+  const auto scalars = [&](DType t) { return std::vector<Value*>{scalings.rate(t, 1), step, scalings.guard.as(t)}; };
   for (const Bucket& b : buckets_of(w.graph(), {}, weights, grads, kBucketBytes)) {
     std::vector<Value*> sums, gradients;
     for (const size_t i : b.members) {
-      sums.push_back(w.input("tiercel_g " + weights[i]->name, w.type(weights[i])));
-      gradients.push_back(grads[i]);
+      sums.push_back(sum_of(i));
+      gradients.push_back(grads[i].value);
     }
-    add_update(w, r.updates, "Sgd", {scalings.rate(b.dtype, 1), step, scalings.guard.as(b.dtype)}, sums, gradients, {}, {});
+    add_update(w, r.updates, "Sgd", scalars(b.dtype), sums, gradients, {}, {});
   }
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (grads[i].rows) add_row_update(w, r.updates, "Sgd", scalars(w.dtype(weights[i])), sum_of(i), grads[i], {}, {});
 }
 
-void build_apply(StepGraph& r, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<Value*>& grads) {
+void build_apply(StepGraph& r, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<WeightGradient>& grads) {
   r.apply = std::make_shared<Graph>();
   r.apply->opsets = r.step->opsets;
   GraphWriter w(*r.apply);
   Value* const step = w.input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
   Value* const scale = w.input("tiercel_scale", Type::tensor(DType::kDouble, Shape{}));
-  std::vector<Value*> parameters, sums;
+  std::vector<Value*> parameters;
+  std::vector<WeightGradient> sums;
   for (size_t i = 0; i < weights.size(); ++i) {
     if (!grads[i]) continue;
     parameters.push_back(w.input(weights[i]->name, weights[i]->type));
-    sums.push_back(w.input("tiercel_g " + weights[i]->name, weights[i]->type));
+    sums.push_back({w.input("tiercel_g " + weights[i]->name, weights[i]->type), nullptr});
   }
   Scalings scalings(w, nullptr);
   add_optimizer(w, r.apply_updates, o, parameters, sums, scalings, step, scale);
@@ -364,6 +397,9 @@ void build_apply(StepGraph& r, const TrainingOptions& o, const std::vector<Value
 }  // namespace
 
 StepGraph build_step(const Model& model, const TrainingOptions& o) {
+  optimizer_row(o.optimizer);  // or an error
+  if (is_lazy(o.optimizer) && o.accumulate)
+    fail(Code::kInvalidArgument, "lazy updates are of the rows that one batch has: they do not go with accumulate, which adds up whole gradients");
   StepGraph r;
   r.step = differentiable_graph(model);
   Graph& g = *r.step;
@@ -409,10 +445,10 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
     scalings.rate(w.dtype(p), o.accumulate ? 1 : options_of(o, p).lr);
   }
   const GradientSeed seed{loss, nullptr};
-  const std::vector<Value*> grads = gradients(w, {&seed, 1}, weights);
+  const std::vector<WeightGradient> grads = with_rows(w, weights, gradients(w, {&seed, 1}, weights));
   bool any = false;
   for (size_t i = 0; i < grads.size(); ++i) {
-    any |= grads[i] != nullptr;
+    any |= static_cast<bool>(grads[i]);
     if (!grads[i] && !o.trainable.empty()) fail(Code::kInvalidArgument, "the loss does not depend on the weight \"", r.states[i], "\"");
   }
   if (!any) fail(Code::kInvalidArgument, "the loss depends on none of the model's weights");

@@ -76,6 +76,10 @@ class Adagrad(Optimizer):
 
 
 class Adam(Optimizer):
+    """``lazy``: of a table that only Gather on axis 0 reads (an embedding), the rows that a batch has and their moments
+    are updated, all others stay as they are, as in PyTorch's SparseAdam. Without it the moments of every row fade at
+    each step, and move its weights on."""
+
     name = "adam"
 
     def __init__(
@@ -85,12 +89,18 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
+        lazy: bool = False,
     ) -> None:
         super().__init__(lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+        if not isinstance(lazy, bool):
+            raise ValueError(f"lazy is True or False, not {lazy!r}")
+        if lazy:
+            self.options["lazy"] = 1.0
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights instead of joining the gradient."""
+    """Adam whose weight decay shrinks the weights instead of joining the gradient; with ``lazy`` those of a batch's
+    rows."""
 
     name = "adamw"
 
@@ -101,8 +111,9 @@ class AdamW(Adam):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 0.01,
+        lazy: bool = False,
     ) -> None:
-        super().__init__(lr, beta1, beta2, epsilon, weight_decay)
+        super().__init__(lr, beta1, beta2, epsilon, weight_decay, lazy)
 
 
 class Lion(Optimizer):
