@@ -1,11 +1,11 @@
 // ai.tiercel.SgdRows, MomentumRows, ...: the step of Sgd, Momentum, ... (optimizer.cc) on one parameter whose gradient is zero but in some rows.
 //   inputs: lr, step, guard?, scale?, the parameter, rows and sums as GatherRowsGrad gives them, m (where there is one), v   outputs: the parameter, m, v
-//   attributes: those of the step, and lazy: rows without gradient, and their m and v, stay as they are
+//   attributes: those of the step, and lazy: rows without gradient, and their m and v, stay as they are (Adam's is PyTorch's SparseAdam then, whose
+//   epsilon joins the root of v before the correction: p -= lr sqrt c2 / c1 m / (sqrt v + eps))
 // Without `lazy` the result is that of the whole gradient, bit by bit. Sgd and Adagrad without weight decay change nothing where the gradient is zero, so they
 // pass over those rows all the same; the others walk the table.
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "ops/elementwise.h"
 #include "ops/numeric.h"
@@ -50,8 +50,8 @@ template <class T> bool rests(const OptimizerStep<T>& s) {
   return s.kind == OptimizerKind::kSgd || (s.kind == OptimizerKind::kAdagrad && s.epsilon > 0);
 }
 
-template <class T> constexpr int64_t kZeros = 4096;
-template <class T> alignas(64) constexpr T zeros[kZeros<T>] = {};
+constexpr int64_t kZeros = 4096;
+template <class T> alignas(64) constexpr T zeros[kZeros] = {};
 
 template <class T, Form form> void make(PrepareContext& ctx) {
   constexpr int kStates = 1 + form.m + form.v;
@@ -88,7 +88,8 @@ template <class T, Form form> void make(PrepareContext& ctx) {
     const T* const guard = a.in<T>(kGuard);
     if (guard && !std::isfinite(*guard)) return;
     const T* const scale = a.in<T>(kScale);
-    const OptimizerStep<T> all = step_of<T>(settings, form, *a.in<T>(kRate), scale ? static_cast<double>(*scale) : 1, *a.in<int64_t>(kStep));
+    OptimizerStep<T> all = step_of<T>(settings, form, *a.in<T>(kRate), scale ? static_cast<double>(*scale) : 1, *a.in<int64_t>(kStep));
+    if (lazy) all.epsilon /= all.root_correction2;
     const T* const g = a.in<T>(kSums);
     const auto update = [&](int64_t at, int64_t size, const T* gradient) {
       OptimizerStep<T> s = all;
@@ -107,7 +108,7 @@ template <class T, Form form> void make(PrepareContext& ctx) {
       int64_t i = std::lower_bound(rows, rows + count, b) - rows;
       for (int64_t r = b; r < e; ++r, ++i) {
         const int64_t next = i < count ? std::min(rows[i], e) : e;
-        for (int64_t at = r * block; at < next * block; at += kZeros<T>) update(at, std::min(kZeros<T>, next * block - at), zeros<T>);
+        for (int64_t at = r * block; at < next * block; at += kZeros) update(at, std::min(kZeros, next * block - at), zeros<T>);
         r = next;
         if (r < e) update(r * block, block, g + i * block);
       }
