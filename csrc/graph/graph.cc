@@ -358,6 +358,19 @@ std::vector<Value*> Graph::append(const Graph& from, std::span<Value* const> inp
   return map(from.outputs_);
 }
 
+void Graph::set_symbols(const std::shared_ptr<SymbolTable>& symbols) {
+  symbols_ = symbols;
+  for (const auto& n : nodes_)
+    for (auto& [key, body] : n->subgraphs()) body->set_symbols(symbols);
+}
+
+Tensor Graph::derived(const std::string& key, std::initializer_list<const Value*> from, const std::function<Tensor()>& make) const {
+  if (!memo) return make();
+  std::vector<Tensor> sources;
+  for (const Value* v : from) sources.push_back(v ? v->constant : Tensor());
+  return memo->get(key, sources, [&] { return std::vector<Tensor>{make()}; })[0];
+}
+
 std::shared_ptr<Graph> Graph::clone() const {
   auto g = std::make_shared<Graph>(symbols_);
   g->name = name;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/fork.h"
+#include "graph/constant_memo.h"
 #include "graph/type.h"
 
 namespace tiercel {
@@ -136,6 +137,7 @@ class Graph {
 
   std::string name, doc;
   int captured = 0;              // how many of the last inputs are captures of outer values
+  std::shared_ptr<ConstantMemo> memo;  // of a graph whose weights change, else null
   std::map<std::string, int> opsets;  // domain -> version, of the model
   const std::vector<Value*>& inputs() const { return inputs_; }
   const std::vector<Value*>& outputs() const { return outputs_; }
@@ -143,6 +145,7 @@ class Graph {
   const NodeList& nodes() const { return nodes_; }
   SymbolTable& symbols() const { return *symbols_; }
   const std::shared_ptr<SymbolTable>& symbol_table() const { return symbols_; }
+  void set_symbols(const std::shared_ptr<SymbolTable>& symbols);  // of this graph and its bodies; it extends the old ones
   int num_values() const { return static_cast<int>(values_.size()); }  // ids are below this
   Value* value(int id) const { return values_[id].get(); }              // null for an erased one
 
@@ -171,6 +174,8 @@ class Graph {
   void insert_output(Node* node, int index, Value* v);  // v has no producer yet; or is null
   // Appends copies of `from`'s nodes and constants with `inputs` for its inputs. Returns what its outputs are then.
   std::vector<Value*> append(const Graph& from, std::span<Value* const> inputs);
+  // What `make` computes of the constants `from` (null: left out) and of what the key says; as it was made before where there is a memo.
+  Tensor derived(const std::string& key, std::initializer_list<const Value*> from, const std::function<Tensor()>& make) const;
   // In nodes and in outputs. Where `from` is a graph output, `to` takes over its name (so it should be a node's output).
   void replace_uses(Value* from, Value* to);
   // Turns a node's output into a constant: it keeps its name and uses and loses its producer.

@@ -28,8 +28,6 @@ class DataFile {
 inline constexpr std::string_view kLayoutKey = "ai.tiercel.layout", kShapeKey = "ai.tiercel.shape";
 inline constexpr std::string_view kBlockedLayout = "NCHW16c";
 
-// What tells two tensors that share memory; does not touch the memory of a deferred one.
-const void* memory_of(const Tensor& t);
 // The bytes of a tensor that is not of strings, and who keeps them; without a copy of a deferred one.
 Tensor::Source bytes_of_tensor(const Tensor& t);
 

@@ -32,8 +32,6 @@ Message wrapped(uint32_t field, const Message& m) {
 
 }  // namespace
 
-const void* memory_of(const Tensor& t) { return t.is_deferred() ? &t.deferred_bytes() : t.data(); }
-
 Tensor::Source bytes_of_tensor(const Tensor& t) {
   return t.is_deferred() ? t.deferred_bytes() : Tensor::Source{t.data(), t.owner()};
 }

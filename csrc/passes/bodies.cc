@@ -65,8 +65,6 @@ void sink_constants(Graph& graph) {
 
 namespace {
 
-const void* memory_of(const Tensor& t) { return t.is_deferred() ? t.deferred_bytes().data : t.data(); }
-
 using ByMemory = std::unordered_map<const void*, Value*>;  // values of a graph that stand for constants
 
 const ByMemory::value_type* find_same(const ByMemory& outer, const Value* v) {

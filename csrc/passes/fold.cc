@@ -32,8 +32,49 @@ bool left_to_product(const Node& node) {
          node.inputs[0]->constant.bytes() > kSmallBytes && node.inputs[0]->type.shape.rank() == 2;
 }
 
+// All that a node's results depend on but its inputs; "": more than a key can say.
+std::string key_of(const Node& node) {
+  std::string key = cat("fold ", node.op_type, " ", node.domain, " ", node.opset, " ", node.outputs.size());
+  const auto add = [&](const auto* data, size_t n) {
+    key.append(reinterpret_cast<const char*>(&n), sizeof n).append(reinterpret_cast<const char*>(data), n * sizeof *data);
+  };
+  for (const Value* v : node.inputs) key += v ? '1' : '0';
+  for (const auto& [name, a] : node.attributes) {
+    key += cat(" ", name, " ", a.index(), " ");
+    if (const auto* i = std::get_if<int64_t>(&a)) add(i, 1);
+    else if (const auto* f = std::get_if<float>(&a)) add(f, 1);
+    else if (const auto* s = std::get_if<std::string>(&a)) add(s->data(), s->size());
+    else if (const auto* is = std::get_if<std::vector<int64_t>>(&a)) add(is->data(), is->size());
+    else if (const auto* fs = std::get_if<std::vector<float>>(&a)) add(fs->data(), fs->size());
+    else return "";
+  }
+  return key;
+}
+
+std::vector<RuntimeValue> remembered(const Graph& graph, const Node& node, const std::vector<RuntimeValue>& inputs) {
+  const std::string key = graph.memo ? key_of(node) : "";
+  if (key.empty()) return evaluate(node, inputs);
+  std::vector<Tensor> from;
+  for (const RuntimeValue& v : inputs) from.push_back(v.empty() ? Tensor() : v.tensor());
+  std::vector<RuntimeValue> other;  // results that are no tensors are not kept
+  const std::vector<Tensor> made = graph.memo->get(key, from, [&] {
+    std::vector<Tensor> tensors;
+    other = evaluate(node, inputs);
+    for (const RuntimeValue& v : other) {
+      if (!v.empty() && !v.is_tensor()) return std::vector<Tensor>();
+      tensors.push_back(v.empty() ? Tensor() : v.tensor());
+    }
+    return tensors;
+  });
+  if (!other.empty()) return other;
+  if (made.empty()) return evaluate(node, inputs);
+  std::vector<RuntimeValue> results;
+  for (const Tensor& t : made) results.push_back(t.defined() ? RuntimeValue(t) : RuntimeValue());
+  return results;
+}
+
 // What the node computes from constant inputs; empty when it should stay a node.
-std::vector<RuntimeValue> compute(const Node& node, SymbolTable& symbols) {
+std::vector<RuntimeValue> compute(const Graph& graph, const Node& node, SymbolTable& symbols) {
   std::vector<ValueInfo> infos(node.inputs.size()), out(node.outputs.size());
   std::vector<const ValueInfo*> in(node.inputs.size());
   std::vector<RuntimeValue> inputs;
@@ -47,7 +88,7 @@ std::vector<RuntimeValue> compute(const Node& node, SymbolTable& symbols) {
   }
   infer_node(node, in, out, symbols);
   if (!worth_folding(node, out)) return {};
-  return evaluate(node, inputs);
+  return remembered(graph, node, inputs);
 }
 
 }  // namespace
@@ -71,7 +112,7 @@ void fold(Graph& graph, bool all) {
       }
     } else if (all_constant(*node) && node->subgraphs().empty() && (all || !left_to_product(*node))) {
       try {
-        results = compute(*node, graph.symbols());
+        results = compute(graph, *node, graph.symbols());
       } catch (const Error&) {
         continue;  // a run that reaches the node will say what is wrong
       }

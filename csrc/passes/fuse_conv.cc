@@ -82,20 +82,23 @@ bool fold_affine(Graph& graph, Node* conv) {
   if (!a) return false;
   const Tensor& old = w->constant;
   if (std::any_of(a->scale.begin(), a->scale.end(), [](double s) { return s != 1; })) {
-    Tensor scaled(DType::kFloat, old.shape());
     const Shape& s = old.shape();
     // Rows that share an output channel: W is [outputs, ...], transposed [channels, outputs / groups, ...].
     const int64_t row = transposed(conv) ? s.count(2, s.rank()) : s.count(1, s.rank());
     const int64_t out_group = transposed(conv) ? s[1] : n, in_group = transposed(conv) ? s[0] / conv->attr_int("group", 1) : 1;
-    float* to = scaled.as<float>();
-    for (int64_t r = 0, rows = row ? old.count() / row : 0; r < rows; ++r, to += row) {  // read in place, even from a file
-      const int64_t oc = transposed(conv) ? r / out_group / in_group * out_group + r % out_group : r;
-      const double factor = a->scale[static_cast<size_t>(oc)];
-      old.read(r * row * int64_t{sizeof(float)}, row * int64_t{sizeof(float)}, to);
-      for (int64_t i = 0; i < row; ++i) to[i] = static_cast<float>(to[i] * factor);
-    }
-    release_pages(old);
-    graph.set_input(conv, 1, graph.new_constant(std::move(scaled)));
+    const std::string key = cat(conv->op_type, in_group) + std::string(reinterpret_cast<const char*>(a->scale.data()), a->scale.size() * sizeof(double));
+    graph.set_input(conv, 1, graph.new_constant(graph.derived(key, {w}, [&] {
+      Tensor scaled(DType::kFloat, old.shape());
+      float* to = scaled.as<float>();
+      for (int64_t r = 0, rows = row ? old.count() / row : 0; r < rows; ++r, to += row) {  // read in place, even from a file
+        const int64_t oc = transposed(conv) ? r / out_group / in_group * out_group + r % out_group : r;
+        const double factor = a->scale[static_cast<size_t>(oc)];
+        old.read(r * row * int64_t{sizeof(float)}, row * int64_t{sizeof(float)}, to);
+        for (int64_t i = 0; i < row; ++i) to[i] = static_cast<float>(to[i] * factor);
+      }
+      release_pages(old);
+      return scaled;
+    })));
   }
   Tensor bias(DType::kFloat, Shape{n});
   for (int64_t i = 0; i < n; ++i)

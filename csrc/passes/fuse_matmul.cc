@@ -121,25 +121,28 @@ std::optional<Weighted> weighted(const Node* product) {
 }
 
 // B with rows and columns multiplied (an empty factor: left alone), in double.
-Tensor scaled(const Weighted& w, const std::vector<double>& rows, const std::vector<double>& columns) {
-  Tensor t(DType::kFloat, w.b->type.shape);
-  const Tensor& b = w.b->constant;
-  const std::vector<double>&down = w.transposed ? columns : rows, &across = w.transposed ? rows : columns;
-  const int64_t height = w.transposed ? w.n : w.k, width = w.transposed ? w.k : w.n;
-  float* to = t.as<float>();
-  for (int64_t i = 0; i < height; ++i, to += width) {  // read in place, even from a file
-    b.read(i * width * int64_t{sizeof(float)}, width * int64_t{sizeof(float)}, to);
-    const double factor = down.empty() ? 1 : down[static_cast<size_t>(i)];
-    for (int64_t j = 0; j < width; ++j) to[j] = static_cast<float>(to[j] * factor * (across.empty() ? 1 : across[static_cast<size_t>(j)]));
-  }
-  release_pages(b);
-  return t;
+Tensor scaled(const Graph& graph, const Weighted& w, const std::vector<double>& rows, const std::vector<double>& columns) {
+  const auto bytes = [](const std::vector<double>& v) { return std::string(reinterpret_cast<const char*>(v.data()), v.size() * sizeof(double)); };
+  return graph.derived(cat("product", w.transposed, rows.size(), ":") + bytes(rows) + bytes(columns), {w.b}, [&] {
+    Tensor t(DType::kFloat, w.b->type.shape);
+    const Tensor& b = w.b->constant;
+    const std::vector<double>&down = w.transposed ? columns : rows, &across = w.transposed ? rows : columns;
+    const int64_t height = w.transposed ? w.n : w.k, width = w.transposed ? w.k : w.n;
+    float* to = t.as<float>();
+    for (int64_t i = 0; i < height; ++i, to += width) {  // read in place, even from a file
+      b.read(i * width * int64_t{sizeof(float)}, width * int64_t{sizeof(float)}, to);
+      const double factor = down.empty() ? 1 : down[static_cast<size_t>(i)];
+      for (int64_t j = 0; j < width; ++j) to[j] = static_cast<float>(to[j] * factor * (across.empty() ? 1 : across[static_cast<size_t>(j)]));
+    }
+    release_pages(b);
+    return t;
+  });
 }
 
 // The product with other constants, before `before`; nullptr where they are not finite: an infinity times the sum is not the sum of its
 // terms' infinities.
 Node* with_weights(Graph& graph, Node* product, Node* before, Tensor b, Tensor bias) {
-  if (!match::all_finite(b) || !match::all_finite(bias)) return nullptr;
+  if (!match::all_finite(graph, b) || !match::all_finite(bias)) return nullptr;
   Node* const fused = fused_before(graph, product, before);
   if (!product->input(2)) fused->unset("beta");  // it scaled a C that was not there
   graph.set_input(fused, 1, graph.new_constant(std::move(b)));
@@ -170,7 +173,7 @@ Node* fold_batch_norm(Graph& graph, Node* product) {
     const auto c = static_cast<size_t>(j);
     bias.as<float>()[j] = static_cast<float>((w->bias ? w->bias->constant.as<float>()[j] : 0) * a->scale[c] + a->shift[c]);
   }
-  Node* const fused = with_weights(graph, product, rows == y ? bn : reshape, scaled(*w, {}, a->scale), std::move(bias));
+  Node* const fused = with_weights(graph, product, rows == y ? bn : reshape, scaled(graph, *w, {}, a->scale), std::move(bias));
   if (!fused) return nullptr;
   if (rows == y) {
     take_over(graph, product, bn, fused);
@@ -210,7 +213,7 @@ Node* fold_batch_norm_of_rows(Graph& graph, Node* product) {
   Tensor bias(DType::kFloat, Shape{w->n});
   for (int64_t j = 0; j < w->n; ++j)
     bias.as<float>()[j] = static_cast<float>((w->bias ? w->bias->constant.as<float>()[j] : 0) + alpha * sum[static_cast<size_t>(j)]);
-  Node* const fused = with_weights(graph, product, product, scaled(*w, a->scale, {}), std::move(bias));
+  Node* const fused = with_weights(graph, product, product, scaled(graph, *w, a->scale, {}), std::move(bias));
   if (!fused) return nullptr;
   graph.set_input(fused, 0, bn->inputs[0]);
   if (y->graph_output_uses) std::swap(y->name, fused->outputs[0]->name);
@@ -229,12 +232,12 @@ Node* fold_column_scale(Graph& graph, Node* product) {
   const int rank = match::rank(y);
   if (!factor || !match::is_f32(factor) || !match::is_vector_along(factor, w->n, rank, rank - 1)) return nullptr;
   const float* const f = factor->constant.as<float>();
-  Tensor b = scaled(*w, {}, factor->constant.doubles()), bias;
+  Tensor b = scaled(graph, *w, {}, factor->constant.doubles()), bias;
   if (w->bias) {
     bias = Tensor(DType::kFloat, w->bias->type.shape);
     for (int64_t j = 0; j < w->n; ++j) bias.as<float>()[j] = w->bias->constant.as<float>()[j] * f[j];
   }
-  if (!match::all_finite(b) || (w->bias && !match::all_finite(bias))) return nullptr;
+  if (!match::all_finite(graph, b) || (w->bias && !match::all_finite(bias))) return nullptr;
   Node* const fused = fused_before(graph, product, mul);
   graph.set_input(fused, 1, graph.new_constant(std::move(b)));
   if (w->bias) graph.set_input(fused, 2, graph.new_constant(std::move(bias)));

@@ -275,14 +275,15 @@ class Rewrite {
   Value* constant_blocks(Value* v) {
     const Shape& s = v->type.shape;
     const int64_t channels = s[1], plane = s.count(2, s.rank()), blocks = ceil_div(channels, kChannelBlock);
-    Tensor t(DType::kFloat, s, Layout::kBlocked);
-    for (int64_t i = 0; i < s[0] * blocks; ++i) {
-      const int64_t n = i / blocks, c = i % blocks * kChannelBlock;
-      reorder().to_blocked(v->constant.as<float>() + (n * channels + c) * plane, plane,
-                           static_cast<int>(std::min<int64_t>(kChannelBlock, channels - c)), plane, t.as<float>() + i * plane * kChannelBlock);
-    }
-    Value* const made = graph_.new_constant(std::move(t), "blocked");
-    return made;
+    return graph_.new_constant(graph_.derived("blocked", {v}, [&] {
+      Tensor t(DType::kFloat, s, Layout::kBlocked);
+      for (int64_t i = 0; i < s[0] * blocks; ++i) {
+        const int64_t n = i / blocks, c = i % blocks * kChannelBlock;
+        reorder().to_blocked(v->constant.as<float>() + (n * channels + c) * plane, plane,
+                             static_cast<int>(std::min<int64_t>(kChannelBlock, channels - c)), plane, t.as<float>() + i * plane * kChannelBlock);
+      }
+      return t;
+    }), "blocked");
   }
 
   Graph& graph_;
@@ -302,7 +303,7 @@ void allow_winograd(Graph& graph) {
     const Value* const w = n->inputs[1];
     if (!w->is_constant() || match::rank(w) != 4 || w->type.shape[2] != 3 || w->type.shape[3] != 3) continue;
     // Transforms of an infinite weight would be NaN, which its sums are not.
-    if (match::all_finite(w->constant)) n->set("winograd", int64_t{1});
+    if (match::all_finite(graph, w->constant)) n->set("winograd", int64_t{1});
   }
 }
 

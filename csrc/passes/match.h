@@ -68,6 +68,12 @@ inline bool all_finite(const Tensor& t) {
   return true;
 }
 
+// The same of a constant of a graph, which may remember it.
+inline bool all_finite(const Graph& graph, const Tensor& t) {
+  if (!graph.memo) return all_finite(t);
+  return graph.memo->get("finite", {t}, [&] { return std::vector{Tensor::of<bool>({}, {all_finite(t)})}; })[0].as<bool>()[0];
+}
+
 // A constant's `n` elements along one axis and 1 elsewhere (a bias or scale per channel): is `v` such, with the axis counted
 // from the end of a shape of rank `rank`?  [n], [1,n], [n,1,1], ...
 inline bool is_vector_along(const Value* v, int64_t n, int rank, int axis) {

@@ -28,11 +28,14 @@ void rewrite(Graph& graph, Node* node, int64_t stride) {
   Value *const x = node->inputs[0], *const bias = node->input(2);
   const Tensor& w = node->inputs[1]->constant;
   const int64_t channels = w.shape()[0], outputs = w.shape()[1], area = stride * stride;
-  Tensor pointwise(DType::kFloat, Shape{outputs * area, channels, 1, 1}), shifts(DType::kFloat, Shape{outputs * area});
-  for (int64_t o = 0; o < outputs * area; ++o) {
-    for (int64_t c = 0; c < channels; ++c) pointwise.as<float>()[o * channels + c] = w.as<float>()[c * outputs * area + o];
-    shifts.as<float>()[o] = bias ? bias->constant.as<float>()[o / area] : 0;
-  }
+  Tensor pointwise = graph.derived("subpixel", {node->inputs[1]}, [&] {
+    Tensor t(DType::kFloat, Shape{outputs * area, channels, 1, 1});
+    for (int64_t o = 0; o < outputs * area; ++o)
+      for (int64_t c = 0; c < channels; ++c) t.as<float>()[o * channels + c] = w.as<float>()[c * outputs * area + o];
+    return t;
+  });
+  Tensor shifts(DType::kFloat, Shape{outputs * area});
+  for (int64_t o = 0; o < outputs * area; ++o) shifts.as<float>()[o] = bias ? bias->constant.as<float>()[o / area] : 0;
   Value* const out = node->outputs[0];
   const Shape& s = x->type.shape;
   const Type wide = Type::tensor(DType::kFloat, Shape{s[0], outputs * area, s[2], s[3]});

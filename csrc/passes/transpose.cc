@@ -138,8 +138,8 @@ class Region {
   Value* without(Value* v) {
     if (const auto it = made_.find(v); it != made_.end()) return it->second;
     if (is_leaf(v)) return v->producer->inputs[0];
-    Value* c = graph_.new_constant(permuted(v->constant, undoes_), "permuted");
-    return made_[v] = c;
+    const std::string key = "permuted " + std::string(reinterpret_cast<const char*>(undoes_.data()), undoes_.size() * sizeof(undoes_[0]));
+    return made_[v] = graph_.new_constant(graph_.derived(key, {v}, [&] { return permuted(v->constant, undoes_); }), "permuted");
   }
 
   Graph& graph_;

@@ -1,9 +1,12 @@
 #include "runtime/cache.h"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 
 #include "base/available_memory.h"
 #include "base/file_map.h"
+#include "passes/passes.h"
 #include "runtime/team.h"
 
 namespace tiercel {
@@ -20,9 +23,28 @@ Buffer SessionPacks::get(const Value* weight, const std::string& key, const std:
   std::call_once(entry->once, [&] {
     entry->buffer = pack();
     release_pages(weight->constant);
-    bytes_ += allocated_bytes(entry->buffer);
+    entry->bytes = allocated_bytes(entry->buffer);
+    bytes_ += entry->bytes;
   });
   return entry->buffer;
+}
+
+void SessionPacks::inherit(SessionPacks& before, Graph& graph) {
+  using Key = std::tuple<const void*, DType, Layout, std::vector<Dim>>;
+  const auto key = [](const Tensor& t) { return Key(memory_of(t), t.dtype(), t.layout(), {t.shape().begin(), t.shape().end()}); };
+  std::map<Key, const Packings*> old;
+  const std::scoped_lock lock(mutex_, before.mutex_);
+  for (const auto& [weight, packings] : before.entries_) old.emplace(key(weight->constant), &packings);
+  for_each_graph(graph, [&](Graph& g) {
+    for (int id = 0; id < g.num_values(); ++id) {
+      const Value* const v = g.value(id);
+      if (!v || !v->is_constant() || !v->constant.count()) continue;
+      const auto it = old.find(key(v->constant));
+      if (it == old.end()) continue;
+      entries_[v] = *it->second;
+      for (const auto& p : *it->second) bytes_ += p.second->bytes;
+    }
+  });
 }
 
 void SessionPacks::split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f) {
@@ -143,6 +165,12 @@ void ProgramCache::give_back(std::unique_ptr<Frame> frame) {
       e.frames.push_back(std::move(frame));
       return evict(gone);
     }
+}
+
+void ProgramCache::take_arenas(ProgramCache& before) {
+  const std::scoped_lock lock(mutex_, before.mutex_);
+  std::move(before.arenas_.begin(), before.arenas_.end(), std::back_inserter(arenas_));
+  before.arenas_.clear();
 }
 
 int ProgramCache::size() const {

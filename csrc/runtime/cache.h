@@ -14,15 +14,18 @@ namespace tiercel {
 class SessionPacks final : public PackCache {
  public:
   explicit SessionPacks(int threads) : threads_(threads) {}
+  // Packings that `before` has of memory that constants of `graph` and its bodies still are.
+  void inherit(SessionPacks& before, Graph& graph);
   Buffer get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) override;
   void split(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& f) override;
   int64_t bytes() const { return bytes_; }
 
  private:
-  struct Entry { std::once_flag once; Buffer buffer; };
+  struct Entry { std::once_flag once; Buffer buffer; std::atomic<int64_t> bytes{0}; };
+  using Packings = std::vector<std::pair<std::string, std::shared_ptr<Entry>>>;  // the few of a constant
   const int threads_;
   ForkSafeMutex mutex_;
-  std::unordered_map<const Value*, std::vector<std::pair<std::string, std::shared_ptr<Entry>>>> entries_;  // the few packings of each
+  std::unordered_map<const Value*, Packings> entries_;
   std::atomic<int64_t> bytes_{0};
 };
 
@@ -53,6 +56,7 @@ class ProgramCache {
   int size() const;
   int64_t bytes() const;
   std::shared_ptr<const Program> newest() const;
+  void take_arenas(ProgramCache& before);  // those that no run is using
 
  private:
   static constexpr size_t kLeast = 8;

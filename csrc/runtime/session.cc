@@ -13,27 +13,24 @@
 
 namespace tiercel {
 
-class SessionImpl {
- public:
-  SessionImpl(Model m, SessionOptions o)
-      : model(std::move(m)), options(std::move(o)), threads(options.threads > 0 ? std::min(options.threads, Team::max_threads()) : Team::max_threads()) {
-    if (options.profile) profile = std::make_unique<ProfileSink>();
-    if (const auto missing = unsupported(model); !missing.empty()) {
-      std::string list;
-      for (const std::string& line : missing) list += "\n  " + line;
-      fail(Code::kNotImplemented, "the model has operators that this engine does not support:", list);
-    }
-    describe();
+namespace {
+
+// A graph as optimised, with what its runs keep.
+struct Loaded {
+  // `before`: of the same model with some other weights, whose packings and arenas serve again.
+  Loaded(Model m, const SessionOptions& o, int threads, const std::vector<IoInfo>& inputs, Loaded* before = nullptr)
+      : model(std::move(m)), options(o), threads(threads) {
     optimize(model, {options.optimization_level, options.disabled_passes});
     for_each_graph(*model.graph, [](Graph& g) { g.renumber(); });
-    if (!options.optimized_model_path.empty()) onnx::save(model, options.optimized_model_path);
-    describe_outputs();
+    if (!before && !options.optimized_model_path.empty()) onnx::save(model, options.optimized_model_path);
+    if (before) packs.inherit(before->packs, *model.graph);
     main = std::make_unique<ProgramCache>(model.graph, BuildOptions{threads, &packs}, options.program_cache);
-    if (static_inputs()) {
+    if (before) main->take_arenas(*before->main);
+    if (std::all_of(inputs.begin(), inputs.end(), [](const IoInfo& i) { return i.type.static_shape(); })) {
       std::vector<InputKey> keys;
       for (const IoInfo& i : inputs) keys.push_back({Kind::kTensor, false, i.type.dtype, i.type.shape});
       main->find_or_build(keys);
-      release_packed(*main->newest());
+      if (!model.graph->memo) release_packed(*main->newest());
     }
   }
 
@@ -56,18 +53,86 @@ class SessionImpl {
   }
 
   Model model;
-  SessionOptions options;
+  const SessionOptions& options;
   const int threads;
-  std::vector<IoInfo> inputs, outputs;
   SessionPacks packs{threads};
   std::unique_ptr<ProgramCache> main;
   ForkSafeMutex bodies_mutex;
   std::map<const Graph*, std::unique_ptr<ProgramCache>> bodies;
+};
+
+}  // namespace
+
+class SessionImpl {
+ public:
+  SessionImpl(Model m, SessionOptions o) : SessionImpl(std::move(o)) { begin(std::move(m)); }
+  SessionImpl(std::shared_ptr<LiveModel> l, SessionOptions o) : SessionImpl(std::move(o)) {
+    live = std::move(l);
+    memo = std::make_shared<ConstantMemo>();
+    begin(with_symbols(*live->model(version, true)));
+  }
+
+  // With the weights of now. A run holds it until it ends, whatever comes after.
+  std::shared_ptr<Loaded> current() {
+    const std::lock_guard lock(mutex);
+    if (live->version() == version) return loaded;
+    uint64_t now = 0;
+    if (auto m = live->model(now, behind)) {
+      behind = true;  // until nothing can fail any more
+      memo->begin();
+      auto made = std::make_shared<Loaded>(with_symbols(std::move(*m)), options, threads, inputs, loaded.get());
+      const std::lock_guard swap(loaded_mutex);
+      loaded.swap(made);
+      behind = false;
+    }
+    version = now;
+    return loaded;
+  }
+  // The last that a run had.
+  std::shared_ptr<Loaded> latest() const {
+    const std::lock_guard lock(loaded_mutex);
+    return loaded;
+  }
+
+  SessionOptions options;
+  const int threads;
+  std::shared_ptr<LiveModel> live;       // or null; then `loaded` stays
+  std::vector<IoInfo> inputs, outputs;
+  std::shared_ptr<Loaded> loaded;        // changes under both mutexes
+  std::shared_ptr<SymbolTable> symbols;  // of inputs and outputs
   std::unique_ptr<ProfileSink> profile;
+  mutable ForkSafeMutex loaded_mutex;
+  std::mutex mutex;                      // of the next three
+  bool behind = false;                   // is `loaded` not what `live` gave last?
+  uint64_t version = 0;                  // of `loaded`
+  std::shared_ptr<ConstantMemo> memo;
 
  private:
-  void describe() {
-    Graph& graph = *model.graph;
+  explicit SessionImpl(SessionOptions o)
+      : options(std::move(o)), threads(options.threads > 0 ? std::min(options.threads, Team::max_threads()) : Team::max_threads()) {
+    if (options.profile) profile = std::make_unique<ProfileSink>();
+  }
+
+  void begin(Model model) {
+    if (const auto missing = unsupported(model); !missing.empty()) {
+      std::string list;
+      for (const std::string& line : missing) list += "\n  " + line;
+      fail(Code::kNotImplemented, "the model has operators that this engine does not support:", list);
+    }
+    describe(*model.graph);
+    symbols = model.graph->symbol_table();
+    loaded = std::make_shared<Loaded>(std::move(model), options, threads, inputs);
+    describe_outputs(*loaded->model.graph);
+  }
+
+  // Passes add symbols, while runs of the graph before read those that they have in common.
+  Model with_symbols(Model m) {
+    m.graph->set_symbols(std::make_shared<SymbolTable>(live->given().graph->symbols()));
+    for_each_graph(*m.graph, [&](Graph& g) { g.memo = memo; });
+    return m;
+  }
+
+  void describe(Graph& graph) {
     for (auto& [name, extent] : options.dimension_overrides) {
       const Dim symbol = graph.symbols().named(name);
       for (Value* v : graph.inputs())
@@ -77,18 +142,15 @@ class SessionImpl {
     for (const Value* v : graph.outputs()) outputs.push_back({v->name, v->type});
   }
   // What the model declares of its outputs, completed by inference.
-  void describe_outputs() {
+  void describe_outputs(const Graph& graph) {
     for (size_t i = 0; i < outputs.size(); ++i) {
-      const Type& t = model.graph->outputs()[i]->type;
+      const Type& t = graph.outputs()[i]->type;
       if (outputs[i].type.dtype == DType::kUndefined) outputs[i].type = t;
       else if (!outputs[i].type.ranked && t.ranked) { outputs[i].type.ranked = true; outputs[i].type.shape = t.shape; }
       else if (t.ranked && t.shape.rank() == outputs[i].type.shape.rank())
         for (int axis = 0; axis < t.shape.rank(); ++axis)
           if (!is_symbol(t.shape[axis])) outputs[i].type.shape[axis] = t.shape[axis];
     }
-  }
-  bool static_inputs() const {
-    return std::all_of(inputs.begin(), inputs.end(), [](const IoInfo& i) { return i.type.static_shape(); });
   }
 };
 
@@ -97,7 +159,7 @@ namespace {
 // Runs bodies of control flow on Programs of their own, with the threads of the run that reached them.
 class Bodies final : public BodyRunner {
  public:
-  Bodies(SessionImpl& session, const ExecuteContext& context) : session_(session), context_(context) { context_.bodies = this; }
+  Bodies(Loaded& loaded, const ExecuteContext& context) : loaded_(loaded), context_(context) { context_.bodies = this; }
 
   std::vector<RuntimeValue> run(const Graph& body, std::vector<RuntimeValue> inputs, Worker& worker) override {
     struct Call { ProgramCache::Lease lease; std::vector<RuntimeValue> outputs; };
@@ -105,7 +167,7 @@ class Bodies final : public BodyRunner {
     auto* frame = reinterpret_cast<Frame*>(worker.agree([&] {
       std::vector<InputKey> keys;
       for (const RuntimeValue& v : inputs) keys.push_back(key_of(v));
-      ProgramCache& cache = session_.cache_of(body);
+      ProgramCache& cache = loaded_.cache_of(body);
       const auto program = cache.find_or_build(keys);
       call = std::make_unique<Call>(Call{cache.lease(program), std::vector<RuntimeValue>(program->outputs.size())});
       bind_frame(*call->lease, inputs, call->outputs);
@@ -119,7 +181,7 @@ class Bodies final : public BodyRunner {
   }
 
  private:
-  SessionImpl& session_;
+  Loaded& loaded_;
   ExecuteContext context_;
 };
 
@@ -157,10 +219,12 @@ Session::Session(const std::string& path, const SessionOptions& options) : Sessi
 Session::Session(const void* data, size_t size, Buffer owner, const std::string& folder, const SessionOptions& options)
     : Session(onnx::parse(data, size, std::move(owner), folder), options) {}
 Session::Session(Model model, const SessionOptions& options) : impl_(std::make_unique<SessionImpl>(std::move(model), options)) {}
+Session::Session(std::shared_ptr<LiveModel> live, const SessionOptions& options) : impl_(std::make_unique<SessionImpl>(std::move(live), options)) {}
 Session::~Session() = default;
 
-const Model& Session::model() const { return impl_->model; }
-const SymbolTable& Session::symbols() const { return impl_->model.graph->symbols(); }
+const Model& Session::model() const { return impl_->live ? impl_->live->given() : impl_->loaded->model; }
+LiveModel* Session::live() const { return impl_->live.get(); }
+const SymbolTable& Session::symbols() const { return *impl_->symbols; }
 const SessionOptions& Session::options() const { return impl_->options; }
 const std::vector<IoInfo>& Session::inputs() const { return impl_->inputs; }
 const std::vector<IoInfo>& Session::outputs() const { return impl_->outputs; }
@@ -183,7 +247,9 @@ void Session::output_types(std::span<const Shape> shapes, std::span<Type> output
     keys[i].shape = shapes[i];
     check_input(info, keys[i], symbols());
   }
-  const auto program = impl_->main->find_or_build(keys);
+  // Types are not of the weights; and callers may hold what a training that has the weights waits for.
+  const std::shared_ptr<Loaded> held = impl_->live ? impl_->latest() : nullptr;
+  const auto program = (held ? *held : *impl_->loaded).main->find_or_build(keys);
   for (size_t i = 0; i < program->outputs.size(); ++i) outputs[i] = program->slots[program->outputs[i].slot].type;
 }
 
@@ -201,7 +267,9 @@ void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> 
     if (keys[i].kind == Kind::kSequence && keys[i].dtype == DType::kUndefined) keys[i].dtype = s.inputs[i].type.dtype;
     check_input(s.inputs[i], keys[i], symbols());
   }
-  const auto program = s.main->find_or_build({keys, inputs.size()});
+  const std::shared_ptr<Loaded> held = s.live ? s.current() : nullptr;
+  Loaded& l = held ? *held : *s.loaded;
+  const auto program = l.main->find_or_build({keys, inputs.size()});
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i].empty()) continue;
     const Type& type = program->slots[program->outputs[i].slot].type;
@@ -210,10 +278,10 @@ void Session::run(std::span<const RuntimeValue> inputs, std::span<RuntimeValue> 
       fail(Code::kInvalidArgument, "output \"", s.outputs[i].name, "\" is ", type.str(), ", but the memory given for it is ",
            Type::tensor(given.dtype(), given.shape()).str());
   }
-  ProgramCache::Lease frame = s.main->lease(program);
+  ProgramCache::Lease frame = l.main->lease(program);
   bind_frame(*frame, inputs, outputs);
-  ExecuteContext context{nullptr, &s.packs, control ? &control->terminate : nullptr, s.profile.get(), s.threads};
-  Bodies bodies(s, context);
+  ExecuteContext context{nullptr, &l.packs, control ? &control->terminate : nullptr, s.profile.get(), s.threads};
+  Bodies bodies(l, context);
   context.bodies = &bodies;
   if (s.profile) ++s.profile->runs;
   auto body = [&](Worker& w) { execute(*frame, w, context); };
@@ -249,14 +317,15 @@ std::vector<ProfileEvent> Session::take_profile() {
 
 Session::Memory Session::memory() const {
   Memory m;
-  const Graph& graph = *impl_->model.graph;
+  const std::shared_ptr<Loaded> held = impl_->latest();
+  const Graph& graph = *held->model.graph;
   for (int id = 0; id < graph.num_values(); ++id)
     if (const Value* v = graph.value(id); v && v->is_constant()) m.weights += v->constant.bytes();
-  m.packed = impl_->packs.bytes();
-  m.programs = impl_->main->size();
-  m.program_bytes = impl_->main->bytes();
+  m.packed = held->packs.bytes();
+  m.programs = held->main->size();
+  m.program_bytes = held->main->bytes();
   m.symbols = graph.symbols().size();
-  if (const auto p = impl_->main->newest()) {
+  if (const auto p = held->main->newest()) {
     m.arena = p->arena_bytes;
     m.live_bound = p->live_bound;
     m.instructions = static_cast<int>(p->instructions.size());

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -41,6 +42,17 @@ struct ProfileEvent {
   std::vector<Shape> inputs, outputs;
 };
 
+// A model whose weights change between runs: a training's.
+class LiveModel {
+ public:
+  virtual ~LiveModel() = default;
+  virtual uint64_t version() const = 0;  // another number after each change
+  virtual const Model& given() const = 0;  // its graph as it was read, for what it says of itself; weights may be missing
+  // A graph of its own with the weights of now, and their version. What has not changed since the last call is the same memory as then; where that
+  // is all, nothing is given, unless `always`. One call at a time.
+  virtual std::optional<Model> model(uint64_t& version, bool always) = 0;
+};
+
 class Program;
 class SessionImpl;
 
@@ -51,9 +63,12 @@ class Session {
   // `folder`; "" means that there must be none.
   Session(const void* data, size_t size, Buffer owner, const std::string& folder = "", const SessionOptions& options = {});
   Session(Model model, const SessionOptions& options = {});
+  // A run has the weights of the time when it begins: it takes over what has changed since the last one. Nothing else is made again.
+  explicit Session(std::shared_ptr<LiveModel> live, const SessionOptions& options = {});
   ~Session();
 
-  const Model& model() const;            // as optimised; metadata as read
+  const Model& model() const;            // as optimised (as given, where weights are live); metadata as read
+  LiveModel* live() const;               // or null
   const SymbolTable& symbols() const;
   const SessionOptions& options() const;
   const std::vector<IoInfo>& inputs() const;   // without initializers

@@ -4,8 +4,10 @@
 #include <cstring>
 #include <set>
 
+#include "base/memory.h"
 #include "passes/basic.h"
 #include "training/masters.h"
+#include "runtime/team.h"
 #include "training/step_graph.h"
 
 namespace tiercel {
@@ -154,6 +156,53 @@ Model add_adapters(const Model& model, const std::vector<std::string>& names, in
     for (const Place& place : places) adapt(g, place.node, form, low, high, alpha / static_cast<double>(rank));
   }
   return m;
+}
+
+Tensor merge_adapter(const Tensor& weight, AdapterForm form, const Tensor& a, const Tensor& b, double scale) {
+  const Shape& s = weight.shape();
+  const bool conv = form == AdapterForm::kConv;
+  const int64_t rows = s.rank() ? s[0] : 0, columns = s.count(1, s.rank());
+  const auto check = [&](bool ok) {
+    if (!ok)
+      fail(Code::kInvalidArgument, "an adapter's factors ", a.shape().str(), " and ", b.shape().str(), " do not multiply to a weight of shape ", s.str());
+  };
+  check(s.rank() >= 2 && (conv || s.rank() == 2) && a.shape().rank() == s.rank() && b.shape().rank() == s.rank());
+  const int64_t rank = b.shape()[conv ? 1 : 0];
+  if (conv) check(a.shape()[0] == rank && a.count() == rank * columns && b.count() == rows * rank && b.shape()[0] == rows);
+  else if (form == AdapterForm::kRight) check(a.shape() == Shape{rows, rank} && b.shape() == Shape{rank, columns});
+  else check(a.shape() == Shape{columns, rank} && b.shape() == Shape{rank, rows});
+  // [rows, rank] [rank, columns]
+  const auto transposed = [](const std::vector<double>& m, int64_t height, int64_t width) {
+    std::vector<double> t(m.size());
+    for (int64_t i = 0; i < height; ++i)
+      for (int64_t j = 0; j < width; ++j) t[static_cast<size_t>(j * height + i)] = m[static_cast<size_t>(i * width + j)];
+    return t;
+  };
+  std::vector<double> left, right;
+  if (conv) left = b.doubles(), right = a.doubles();
+  else if (form == AdapterForm::kRight) left = a.doubles(), right = b.doubles();
+  else left = transposed(b.doubles(), rank, rows), right = transposed(a.doubles(), columns, rank);
+  Tensor merged(weight.dtype(), s);
+  if (!merged.bytes()) return merged;
+  const auto fill = [&]<class T>(const T* from, T* to) {
+    Team::run(Team::max_threads(), [&](Worker& w) {
+      std::vector<double> sum(static_cast<size_t>(columns));
+      w.parallel_for(rows, ceil_div(int64_t{1} << 14, columns * std::max<int64_t>(rank, 1)), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          std::fill(sum.begin(), sum.end(), 0.0);
+          for (int64_t k = 0; k < rank; ++k) {
+            const double factor = left[static_cast<size_t>(i * rank + k)], *const row = right.data() + k * columns;
+            for (int64_t j = 0; j < columns; ++j) sum[static_cast<size_t>(j)] += factor * row[j];
+          }
+          for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = static_cast<T>(static_cast<double>(from[i * columns + j]) + scale * sum[static_cast<size_t>(j)]);
+        }
+      });
+    });
+  };
+  if (weight.dtype() == DType::kFloat) fill(weight.as<float>(), merged.as<float>());
+  else if (weight.dtype() == DType::kDouble) fill(weight.as<double>(), merged.as<double>());
+  else fail(Code::kInvalidArgument, "a weight with an adapter is float or double, not ", dtype_name(weight.dtype()));
+  return merged;
 }
 
 std::map<std::string, Tensor> weights_of(const Model& model, const std::vector<std::string>& names) {

@@ -20,6 +20,9 @@ std::vector<std::pair<std::string, AdapterForm>> adaptable_weights(const Model& 
 // Shapes: [in, rank] and [rank, out]; of convolutions [rank, in, ...] and [out, rank, 1, ...].
 Model add_adapters(const Model& model, const std::vector<std::string>& names, int64_t rank, double alpha);
 
+// The weight with its adapter in it: with scale times the product of the factors, in double.
+Tensor merge_adapter(const Tensor& weight, AdapterForm form, const Tensor& a, const Tensor& b, double scale);
+
 std::map<std::string, Tensor> weights_of(const Model& model, const std::vector<std::string>& names);
 // Of the same types and shapes; floats may stand for narrower ones.
 Model with_weights(const Model& model, const std::map<std::string, Tensor>& weights);

@@ -55,8 +55,8 @@ Model own_small_constants(Model m) {
 
 }  // namespace
 
-TrainingSession::TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session)
-    : model_(own_small_constants(std::move(model))), graph_(build_step(model_, options)), options_(session) {
+TrainingSession::TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session, std::optional<Adapters> adapters)
+    : model_(own_small_constants(std::move(model))), graph_(build_step(model_, options)), adapters_(std::move(adapters)), options_(session) {
   std::map<std::string, Value*> constants;
   for (int id = 0; id < model_.graph->num_values(); ++id)
     if (Value* v = model_.graph->value(id); v && v->is_constant()) constants[v->name] = v;
@@ -149,6 +149,7 @@ double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr
   if (batch.size() != given) fail(Code::kInvalidArgument, "a step takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
   check_target(batch);
   in_.assign(batch.begin(), batch.end());
+  const Touch touched{*this};
   run(step_, graph_.updates, 1, lr, batches_ + 1, 1);
   const double loss = scalar_of(out_[0]);
   if (!std::isfinite(loss)) report_not_finite(batch);
@@ -181,6 +182,7 @@ void TrainingSession::apply(double lr, double scale) {
   const std::lock_guard lock(mutex_);
   if (!apply_.session) fail(Code::kInvalidArgument, "this session does not add up gradients");
   in_.clear();
+  const Touch touched{*this};
   run(apply_, graph_.apply_updates, 0, lr, steps_ + 1, scale);
   for (size_t i = 0; i < states_.size(); ++i)
     if (names_[i].starts_with("tiercel_g ") && states_[i].bytes()) std::memset(states_[i].data(), 0, static_cast<size_t>(states_[i].bytes()));
@@ -243,7 +245,70 @@ std::vector<std::pair<std::string, Tensor>> TrainingSession::state() const {
   return all;
 }
 
+void TrainingSession::set_state(const std::map<std::string, Tensor>& state) {
+  for (const auto& [name, t] : state) {
+    const auto it = index_.find(name);
+    if (it == index_.end()) fail(Code::kInvalidArgument, "the training has no state \"", name, "\"");
+    const Tensor& own = states_[it->second];
+    if (own.dtype() != t.dtype() || !(own.shape() == t.shape()))
+      fail(Code::kInvalidArgument, "state \"", name, "\" should be ", Type::tensor(own.dtype(), own.shape()).str(), ", got ", Type::tensor(t.dtype(), t.shape()).str());
+  }
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, t] : state)
+    if (t.bytes()) std::memmove(states_[index_.at(name)].data(), t.data(), static_cast<size_t>(t.bytes()));
+  touch();
+}
+
+uint64_t TrainingSession::take(Tensors& states, Tensors& weights, bool* changed) const {
+  std::vector<std::string> news;
+  uint64_t version;
+  {
+    const std::lock_guard lock(mutex_);
+    version = version_;
+    for (size_t i = 0; i < graph_.states.size(); ++i) {
+      Tensor& t = states[names_[i]];
+      if (t.defined() && (!t.bytes() || std::memcmp(t.data(), states_[i].data(), static_cast<size_t>(t.bytes())) == 0)) continue;
+      t = copy_of(states_[i]);
+      news.push_back(names_[i]);
+    }
+  }
+  if (changed) *changed = !news.empty();
+  for (const std::string& name : news) {
+    std::string weight = name;
+    for (const char* factor : {".lora_a", ".lora_b"})
+      if (adapters_ && name.ends_with(factor) && adapters_->forms.count(name.substr(0, name.size() - 7))) weight.resize(name.size() - 7);
+    if (!adapters_ || !adapters_->forms.count(weight)) weights[weight] = states[name];
+    else weights.erase(weight);  // made anew
+  }
+  if (!adapters_) return version;
+  std::vector<std::string> missing;
+  for (const auto& [name, form] : adapters_->forms)
+    if (!weights.count(name)) missing.push_back(name);
+  if (missing.empty()) return version;
+  const std::map<std::string, Tensor> base = weights_of(adapters_->base, missing);
+  for (const std::string& name : missing) {
+    const auto own = states.find(name);  // trained beside its adapter
+    weights[name] = merge_adapter(own == states.end() ? base.at(name) : own->second, adapters_->forms.at(name), states.at(name + ".lora_a"),
+                                  states.at(name + ".lora_b"), adapters_->scale);
+  }
+  return version;
+}
+
+TrainingSession::Tensors TrainingSession::frozen() const {
+  Tensors all;
+  const Graph& g = *(adapters_ ? adapters_->base : model_).graph;
+  for (int id = 0; id < g.num_values(); ++id)
+    if (const Value* v = g.value(id); v && v->is_constant() && !index_.count(v->name) && !(adapters_ && adapters_->forms.count(v->name)))
+      all[v->name] = v->constant;
+  return all;
+}
+
 Model TrainingSession::model() const {
+  if (adapters_) {
+    Tensors states, weights;
+    take(states, weights);
+    return with_weights(adapters_->base, weights);
+  }
   const std::lock_guard lock(mutex_);
   Model m = with_graph(model_, model_.graph->clone());
   for (int id = 0; id < m.graph->num_values(); ++id)

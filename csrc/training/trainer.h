@@ -1,6 +1,7 @@
 // TrainingSession: a model, a loss and an optimiser; one call a step. It owns the weights, the moments and the running statistics.
 // Threads may share one: a call waits for the one before it.
 #pragma once
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,14 +11,22 @@
 
 #include "onnx/onnx.h"
 #include "runtime/session.h"
+#include "training/adapters.h"
 #include "training/step_graph.h"
 
 namespace tiercel {
 
+// Low-rank adapters in the model that is trained, and the model without them.
+struct Adapters {
+  Model base;
+  std::map<std::string, AdapterForm> forms;  // of the weights that have one
+  double scale = 1;                          // of their products
+};
+
 class TrainingSession {
  public:
   // Errors: options that do not exist, a weight that cannot be trained (the node and the way to it are named).
-  TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session = {});
+  TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session = {}, std::optional<Adapters> adapters = {});
 
   // One step on a batch: the model's inputs, then the target. Returns the loss. A loss that is not finite is an Error(kRuntimeException)
   // that names the first node with such a result; the weights then stay as they were.
@@ -39,8 +48,18 @@ class TrainingSession {
   std::vector<std::pair<std::string, Tensor>> state() const;
   int num_weights() const { return graph_.num_weights; }
   const std::vector<std::string>& notes() const { return graph_.notes; }
-  // The model as it was given, with the weights and statistics of now (copies).
+  // Writes over states, all at once for those who take or save them.
+  void set_state(const std::map<std::string, Tensor>& state);
+  // The model as it was given, adapters merged, with the weights and statistics of now (copies).
   Model model() const;
+  // Another number after each change of the state; `touch` when somebody may have written to the memory of state().
+  uint64_t version() const { return version_; }
+  void touch() { ++version_; }
+  // Of the model's constants, by name: copies of those that the training changes, and what they make of the model's. What is as it was in the maps
+  // stays the same memory. Returns their version.
+  using Tensors = std::map<std::string, Tensor>;
+  uint64_t take(Tensors& states, Tensors& weights, bool* changed = nullptr) const;
+  Tensors frozen() const;  // those that stay as they are
   // The model without what is trained: what a checkpoint belongs to.
   Model frame() const;
   Session::Memory memory() const { return step_.session->memory(); }
@@ -57,6 +76,10 @@ class TrainingSession {
     std::vector<int> sources;  // by input: of a state, or one of those below
   };
   enum Source : int { kGiven = -1, kRate = -2, kStep = -3, kScale = -4 };
+  struct Touch {  // at the end, of a run that failed too
+    TrainingSession& session;
+    ~Touch() { session.touch(); }
+  };
   using Updates = std::vector<StepGraph::Update>;
   Run make_run(const std::shared_ptr<Graph>& graph);
   void run(Run& r, const Updates& updates, size_t first_update, double lr, int64_t step, double scale);
@@ -64,7 +87,9 @@ class TrainingSession {
 
   Model model_;
   StepGraph graph_;
+  std::optional<Adapters> adapters_;
   SessionOptions options_;
+  std::atomic<uint64_t> version_{0};
   Run step_, apply_;
   std::unique_ptr<Session> evaluation_;
   std::vector<std::string> names_;       // of the states, then of the moments

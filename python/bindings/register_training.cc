@@ -4,7 +4,9 @@
 #include "bindings.h"
 #include "onnx/onnx.h"
 #include "ops/grad.h"
+#include "capi/handles.h"
 #include "training/adapters.h"
+#include "training/live.h"
 #include "training/trainer.h"
 #include "training/training_mode.h"
 #include "training/untie.h"
@@ -61,7 +63,7 @@ OptimizerSpec optimizer_spec(const py::dict& d) {
   return s;
 }
 
-std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string& folder, const py::dict& loss, const py::dict& optimizer,
+std::shared_ptr<TrainingSession> make(const py::bytes& model, const std::string& folder, const py::dict& loss, const py::dict& optimizer,
                                       const std::string& output, const std::vector<std::string>& trainable, double clip_norm, double clip_value,
                                       int64_t seed, int threads, bool profile, bool accumulate, const py::dict& groups,
                                       const std::vector<std::string>& adapters, int64_t rank, double alpha, int segments,
@@ -85,8 +87,14 @@ std::unique_ptr<TrainingSession> make(const py::bytes& model, const std::string&
   session.profile = profile;
   Model m = parse_trainee(model, folder);
   const py::gil_scoped_release nogil;
-  if (!adapters.empty()) m = add_adapters(m, adapters, rank, alpha);
-  return std::make_unique<TrainingSession>(std::move(m), o, session);
+  std::optional<Adapters> merged;
+  if (!adapters.empty()) {
+    merged = Adapters{m, {}, alpha / static_cast<double>(rank)};
+    for (const auto& [name, form] : adaptable_weights(m))
+      if (std::find(adapters.begin(), adapters.end(), name) != adapters.end()) merged->forms[name] = form;
+    m = add_adapters(m, adapters, rank, alpha);
+  }
+  return std::make_shared<TrainingSession>(std::move(m), o, session, std::move(merged));
 }
 
 std::vector<RuntimeValue> batch_of(const TrainingSession& s, const py::sequence& arrays) {
@@ -123,10 +131,12 @@ Model changed(const py::bytes& model, const std::string& folder, const py::dict&
   return with_weights(parse_trainee(model, folder), tensors);
 }
 
+const char* form_name(AdapterForm form) { return form == AdapterForm::kRight ? "right" : form == AdapterForm::kTransposed ? "transposed" : "conv"; }
+
 py::list adaptable(const py::bytes& model, const std::string& folder) {
   py::list list;
   for (const auto& [name, form] : adaptable_weights(parse_trainee(model, folder)))
-    list.append(py::make_tuple(name, form == AdapterForm::kRight ? "right" : form == AdapterForm::kTransposed ? "transposed" : "conv"));
+    list.append(py::make_tuple(name, form_name(form)));
   return list;
 }
 
@@ -147,6 +157,37 @@ py::list state(const TrainingSession& s) {
   py::list list;
   for (const auto& [name, tensor] : s.state()) list.append(py::make_tuple(name, to_numpy(tensor)));
   return list;
+}
+
+void set_state(TrainingSession& s, const py::dict& arrays) {
+  std::map<std::string, Tensor> tensors;
+  for (const auto& [name, array] : arrays) tensors[name.cast<std::string>()] = to_tensor(array, name.cast<std::string>());
+  const py::gil_scoped_release nogil;  // as for model(), below
+  s.set_state(tensors);
+}
+
+// A session with the weights of now, whenever it runs, for tiercel._call.Session._adopt.
+py::capsule live_session(const std::shared_ptr<TrainingSession>& training, int threads) {
+  SessionOptions options;
+  options.threads = threads;
+  std::unique_ptr<tiercel_session> session;
+  {
+    const py::gil_scoped_release nogil;
+    session = std::make_unique<tiercel_session>(std::make_unique<Session>(std::make_shared<LiveTraining>(training), options));
+  }
+  return py::capsule(session.release(), "tiercel.session.new", [](PyObject* c) {
+    if (PyCapsule_IsValid(c, "tiercel.session.new")) delete static_cast<tiercel_session*>(PyCapsule_GetPointer(c, "tiercel.session.new"));
+  });
+}
+
+void follow(const py::capsule& handle, const std::shared_ptr<TrainingSession>& training) {
+  const Session& s = *static_cast<tiercel_session*>(PyCapsule_GetPointer(handle.ptr(), "tiercel.session"))->session;
+  dynamic_cast<LiveTraining&>(*s.live()).follow(training);
+}
+
+AdapterForm form_named(const std::string& name) {
+  for (const AdapterForm form : {AdapterForm::kRight, AdapterForm::kTransposed, AdapterForm::kConv}) if (name == form_name(form)) return form;
+  fail(Code::kInvalidArgument, "there is no form of adapters \"", name, "\"");
 }
 
 Attribute attribute_of(const std::string& key, const py::handle& v) {
@@ -213,7 +254,7 @@ py::list differentiable() {
 }  // namespace
 
 void register_training(py::module_& m) {
-  py::class_<TrainingSession>(m, "TrainingSession", "A model, its loss and its optimiser: one call a step.")
+  py::class_<TrainingSession, std::shared_ptr<TrainingSession>>(m, "TrainingSession", "A model, its loss and its optimiser: one call a step.")
       .def(py::init(&make), py::arg("model"), py::arg("folder"), py::arg("loss"), py::arg("optimizer"), py::arg("output") = "",
            py::arg("trainable") = std::vector<std::string>(), py::arg("clip_norm") = 0.0, py::arg("clip_value") = 0.0, py::arg("seed") = 0,
            py::arg("threads") = 0, py::arg("profile") = false, py::arg("accumulate") = false, py::arg("groups") = py::dict(),
@@ -241,6 +282,9 @@ void register_training(py::module_& m) {
            }, py::arg("path"))
       .def("take_profile", [](TrainingSession& s) { return profile_events(s.take_profile()); }, "The instructions recorded since the last call.")
       .def("frame", [](const TrainingSession& s) { return bytes_of(s.frame()); }, "The model, as .onnx bytes, without what is trained.")
+      .def("set_state", &set_state, py::arg("arrays"), "Writes over states, {name: array}, between two steps.")
+      .def("touch", &TrainingSession::touch, "Tells sessions that arrays of state() may have been written to.")
+      .def("live_session", &live_session, py::arg("threads"), "A session that has the weights of now in each run.")
       .def("set_steps", &TrainingSession::set_steps, py::arg("steps"), py::arg("batches"))
       .def_property_readonly("steps", &TrainingSession::steps)
       .def_property_readonly("batches", &TrainingSession::batches)
@@ -273,11 +317,11 @@ void register_training(py::module_& m) {
   m.def("with_weights", [](const py::bytes& model, const std::string& folder, const py::dict& weights) {
     return bytes_of(changed(model, folder, weights));
   }, py::arg("model"), py::arg("folder"), py::arg("weights"), "The model, as .onnx bytes, with other weights.");
-  m.def("save_with_weights", [](const py::bytes& model, const std::string& folder, const py::dict& weights, const std::string& path) {
-    const Model m = changed(model, folder, weights);
-    const py::gil_scoped_release nogil;
-    onnx::save(m, path);
-  }, py::arg("model"), py::arg("folder"), py::arg("weights"), py::arg("path"), "Writes that model to a file.");
+  m.def("follow", &follow, py::arg("session"), py::arg("training"), "A live session has its weights from another training of the same model.");
+  m.def("merge_adapter", [](const py::object& weight, const std::string& form, const py::object& a, const py::object& b, double scale) {
+    const Tensor w = to_tensor(weight, "weight"), low = to_tensor(a, "a"), high = to_tensor(b, "b");
+    return from_value(merge_adapter(w, form_named(form), low, high, scale));
+  }, py::arg("weight"), py::arg("form"), py::arg("a"), py::arg("b"), py::arg("scale"), "A weight with its adapter in it.");
   m.def("gradient_model", [](const py::bytes& model, const std::string& folder, const std::vector<std::string>& outputs,
                              const std::vector<std::string>& wrt) { return bytes_of(gradient_model(parse(model, folder), outputs, wrt)); },
         py::arg("model"), py::arg("folder"), py::arg("outputs"), py::arg("wrt"), "The model with an output \"gradient of NAME\" for each of wrt.");

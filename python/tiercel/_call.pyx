@@ -9,7 +9,7 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Values
 from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_Destructor, PyCapsule_GetPointer, PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_Destructor, PyCapsule_GetPointer, PyCapsule_New, PyCapsule_SetName
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
@@ -191,6 +191,14 @@ cdef class Session:
             self._learn()
         finally:
             api.options_free(o)
+
+    def _adopt(self, capsule):
+        """Takes over the session of a capsule "tiercel.session.new", instead of loading one."""
+        if self.handle != NULL:
+            raise _errors.ModelLoaded("this session holds a model already")
+        self.handle = <tiercel_session*>PyCapsule_GetPointer(capsule, "tiercel.session.new")
+        PyCapsule_SetName(capsule, "tiercel.session.taken")
+        self._learn()
 
     cdef _learn(self):
         cdef tiercel_type t

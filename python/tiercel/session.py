@@ -102,6 +102,9 @@ class InferenceSession(_Session):
         folder = sess_options._entries.get("session.model_external_initializers_file_folder_path", "")
         self._profile_start = time.monotonic_ns() if sess_options.enable_profiling else 0
         self._load(model, folder, pairs)
+        self._describe_all()
+
+    def _describe_all(self) -> None:
         self._inputs_meta = self._node_args(outputs=False)
         self._outputs_meta = self._node_args(outputs=True)
         self._meta: ModelMetadata | None = None

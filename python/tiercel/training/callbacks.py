@@ -68,7 +68,7 @@ class EarlyStopping(Callback):
         if not math.isnan(value) and (self.best is None or value < self.best - self.min_delta):
             self.best, self.best_epoch, self.bad = value, epoch, 0
             if self.restore_best:
-                self.weights = {name: np.array(a) for name, a in trainer.model_state().items()}
+                self.weights = {name: np.array(a) for name, a in trainer._states().items()}
         else:
             self.bad += 1
         return self.bad >= max(self.patience, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tiercel import _core
+from tiercel import _core, errors
 from tiercel.training import checkpoint
 from tiercel.training.checks import whole
 from tiercel.training.models import model_bytes
@@ -69,17 +69,6 @@ def begin(arrays: Mapping[str, Array], names: Sequence[str], seed: int) -> None:
         a[...] = rng.uniform(-limit, limit, a.shape)
 
 
-def merged(weight: Array, form: str, a: Array, b: Array, scale: float) -> Array:
-    """The weight with its adapter in it."""
-    if form == "conv":
-        delta = (b.reshape(b.shape[0], -1).astype(np.float64) @ a.reshape(a.shape[0], -1)).reshape(weight.shape)
-    else:
-        delta = a.astype(np.float64) @ b
-        if form == "transposed":
-            delta = delta.T
-    return np.ascontiguousarray((weight + scale * delta).astype(weight.dtype))
-
-
 def apply_adapter(model: Any, path: str | os.PathLike[str]) -> bytes:
     """The model (a path, .onnx bytes, ...) with what ``Trainer.save_adapter`` wrote in its weights, as .onnx bytes."""
     data, folder = model_bytes(model)
@@ -105,8 +94,8 @@ def changed_weights(
         if base[name].dtype.kind == "u":  # the bits of a type that numpy lacks
             raise ImportError(f"the weight {name!r} is of bfloat16, which numpy lacks: pip install ml_dtypes")
         try:
-            result[name] = merged(arrays.get(name, base[name]), form, a, b, scale)
-        except ValueError as e:
+            result[name] = _core.merge_adapter(arrays.get(name, base[name]), form, a, b, scale)
+        except (ValueError, errors.InvalidArgument) as e:
             raise checkpoint.CheckpointError(f"the adapter of {name!r} does not fit the weight: {e}") from e
     return result
 

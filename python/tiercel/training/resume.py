@@ -74,8 +74,10 @@ def load(trainer: Trainer, path: str | os.PathLike[str], fit: Fit | None = None)
         _take(trainer, meta, arrays, where, fit)
     except BaseException:
         trainer._core, trainer._labels, trainer._data, trainer._other = before
+        if trainer._session is not None:
+            trainer._session._follow(trainer._core)
         raise
-    trainer._guessed, trainer._session = False, None
+    trainer._guessed = False
 
 
 def _take(trainer: Trainer, meta: dict[str, Any], arrays: dict[str, Array], where: str, fit: Fit | None) -> None:
@@ -96,8 +98,7 @@ def _take(trainer: Trainer, meta: dict[str, Any], arrays: dict[str, Array], wher
         raise CheckpointError(
             f"{where} is damaged: a schedule or a callback cannot take its state back: {type(e).__name__}: {e}"
         ) from e
-    for name, array in state.items():
-        array[...] = arrays[name]
+    trainer._core.set_state({name: arrays[name] for name in state})
     trainer._core.set_steps(meta["steps"], meta["batches"])
     trainer._pending, trainer._shares, trainer.epochs = meta["pending"], meta["shares"], meta["epochs"]
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
-from tiercel.options import SessionOptions
-from tiercel.session import InferenceSession
 from tiercel.training import checkpoint, lora, resume
 from tiercel.training.callbacks import Callback
 from tiercel.training.checks import number, numbers, replace_file, whole
@@ -26,6 +24,7 @@ from tiercel.training.feeds import (
     numpy_type,
     recompute_options,
 )
+from tiercel.training.live import LiveSession
 from tiercel.training.loop import Bar, Fit, History, batches_of, pair
 from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
@@ -105,7 +104,8 @@ class Trainer:
         self._output_rank = None if extents is None else len(extents)
         self._batched = is_batched(info)
         self.epochs = 0  # of all fits
-        self._session: tuple[tuple[int, int], InferenceSession] | None = None
+        self._session: LiveSession | None = None
+        self._handed_out = False  # may somebody write to the weights?
         self._fit: Fit | None = None
         self._frame: str | None = None
         self._lock = threading.Lock()
@@ -302,17 +302,19 @@ class Trainer:
     @property
     def weights(self) -> dict[str, Array]:
         """The weights that are trained, by name. The arrays are the trainer's own: a step changes them."""
+        self._handed_out = True
         return dict(self._core.state()[: self._core.num_weights])
 
     @property
-    def session(self) -> InferenceSession:
-        """A session with the weights of now, on as many threads as the trainer."""
-        now = (self.steps, self.batches)
-        if self._session is None or self._session[0] != now:
-            options = SessionOptions()
-            options.intra_op_num_threads = self._options["threads"]
-            self._session = now, InferenceSession(self.model(), options)
-        return self._session[1]
+    def session(self) -> LiveSession:
+        """A session on as many threads as the trainer. It is one for all time, and each of its runs has the weights of
+        when it begins, also in another thread while ``fit`` goes on: those before a step or those after it."""
+        with self._lock:
+            if self._session is None:
+                self._session = LiveSession(self._core, self._options["threads"])
+            elif self._handed_out:
+                self._core.touch()
+            return self._session
 
     def memory(self) -> dict[str, int]:
         """Bytes that a step of the shapes that came last takes: ``arena`` (intermediates), ``live_bound`` (the most of them
@@ -323,40 +325,33 @@ class Trainer:
     def model(self) -> bytes:
         """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is
         merged)."""
-        if self._forms:
-            return bytes(_core.with_weights(self._data, self._folder, self._merged()))
         return bytes(self._core.model())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that model to a new file, which then takes the name."""
-
-        def write(part: str) -> None:
-            if self._forms:
-                _core.save_with_weights(self._data, self._folder, self._merged(), part)
-            else:
-                self._core.save(part)
-
-        replace_file(path, write)
+        replace_file(path, self._core.save)
 
     def save_adapter(self, path: str | os.PathLike[str]) -> None:
         """Writes what LoRA learnt, alone; ``apply_adapter(model, path)`` puts it into the model."""
         if self._lora is None:
             raise ValueError("there is no adapter: the trainer was made without LoRA")
         meta = {"forms": self._forms, "scale": self._lora.alpha / self._lora.rank}
-        checkpoint.write(path, lora.KIND, meta, self.model_state())
+        checkpoint.write(path, lora.KIND, meta, self._states())
 
     def model_state(self) -> dict[str, Array]:
         """Weights that are trained and running statistics, by name; the arrays are the trainer's own."""
+        self._handed_out = True
+        return self._states()
+
+    def _states(self) -> dict[str, Array]:
         return {n: a for n, a in self._core.state() if not n.startswith(tuple(MOMENTS))}
 
     def load_model_state(self, state: Mapping[str, Array]) -> None:
         """Takes back a copy of ``model_state``."""
-        own = self.model_state()
+        own = self._states()
         given = {name: np.asarray(array) for name, array in state.items()}
         check_arrays(own, given, "the state")
-        for name, array in own.items():
-            array[...] = given[name]
-        self._session = None
+        self._core.set_state({name: given[name] for name in own})
 
     # ---- Checkpoints
 
@@ -409,12 +404,6 @@ class Trainer:
         chosen = {n: next((own for p, own in groups.items() if fnmatch.fnmatchcase(n, p)), None) for n in known}
         return {n: (float(own.get("lr", 1.0)), own.get("weight_decay")) for n, own in chosen.items() if own is not None}
 
-    def _merged(self) -> dict[str, Array]:
-        assert self._lora is not None
-        return lora.changed_weights(
-            self._data, self._folder, self._forms, self._lora.alpha / self._lora.rank, self.model_state()
-        )
-
     def _samples(self, x: Arrays, y: Any) -> tuple[list[Array], Array]:
         inputs, target = self._inputs(x), self._targets(y)
         if not target.ndim or any(not a.ndim or len(a) != len(target) for a in inputs):
@@ -442,6 +431,8 @@ class Trainer:
         copy_state(old, self._core)
         if not self._forms:
             self._data = b""
+        if self._session is not None:
+            self._session._follow(self._core)
 
     def _for(self, target: Array) -> Any:
         """The core that takes steps with these targets."""
