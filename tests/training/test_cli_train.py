@@ -5,7 +5,9 @@ import pytest
 from training_models import X, Y, plain
 
 from tiercel import InferenceSession, cli
-from tiercel.training import Dense, Sequential
+from tiercel.training import SGD, Cosine, Dense, LoRA, OneCycle, ReduceOnPlateau, Sequential, StepDecay, Trainer, WarmUp
+
+GOOD = "1,2,3,4,0\n1,2,3,4,0\n"
 
 
 @pytest.fixture
@@ -54,7 +56,9 @@ def test_csv_and_npz_are_the_same(capsys, tmp_path, model):
 @pytest.mark.parametrize(
     "options",
     [("--lora", 2), ("--trainable", "head"), ("--trainable", "dense0.*,*.bias"), ("--schedule", "one-cycle"), ("--schedule", "cosine", "--warm-up", 2),
-     ("--schedule", "plateau", "--patience", 2), ("--accumulate", 2, "--clip-norm", 1, "--optimizer", "lion")],
+     ("--schedule", "plateau", "--patience", 2), ("--accumulate", 2, "--clip-norm", 1, "--optimizer", "lion"),
+     ("--schedule", "step", "--lr-every", 1, "--lr-factor", 0.5), ("--optimizer", "sgd", "--momentum", 0.9, "--nesterov", "--weight-decay", 1e-3),
+     ("--lora", 2, "--lora-alpha", 4, "--lora-targets", "dense1.*", "--trainable", "dense0.bias"), ("--clip-value", 0.1)],
 )  # fmt: skip
 def test_options(capsys, tmp_path, model, options):
     np.savez(tmp_path / "d.npz", x=X, labels=Y)
@@ -82,6 +86,55 @@ def test_goes_on_from_a_checkpoint(capsys, tmp_path, model):
     np.testing.assert_array_equal(scores(tmp_path / "whole.onnx"), scores(tmp_path / "part.onnx"))
 
 
+def test_options_mean_what_they_mean_in_python(capsys, tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    groups = {"*.bias": {"weight_decay": 0.0}, "dense0.*": {"lr": 0.1, "weight_decay": 0.5}}
+    rates = {
+        "step": (("--lr-every", 2, "--lr-factor", 0.5), StepDecay(0.05, 2 * 3, 0.5)),
+        "cosine": (("--lr-min", 0.01), Cosine(0.05, 4 * 3, 0.01)),
+        "one-cycle": ((), OneCycle(0.05, 4 * 3)),
+        "plateau": (("--lr-every", 1, "--lr-min", 0.01), ReduceOnPlateau(0.05, patience=1, minimum=0.01)),
+    }
+    for schedule, (options, rate) in rates.items():
+        code, _, err = train(
+            capsys, model, "--data", tmp_path / "d.npz", "--epochs", 4, "--batch-size", 16, "--validation", 0.1, "--schedule", schedule, "--lr", 0.05,
+            *options, "--warm-up", 2, "--optimizer", "sgd", "--momentum", 0.9, "--nesterov", "--weight-decay", 0.01, "--clip-norm", 0.5,
+            "--clip-value", 0.3, "--group", "*.bias:weight-decay=0", "--group", "dense0.*:lr=0.1,weight-decay=0.5",
+        )  # fmt: skip
+        assert (code, err) == (0, "")
+        t = Trainer(model, "cross_entropy", SGD(WarmUp(rate, 2), 0.9, True, 0.01), clip_norm=0.5, clip_value=0.3, groups=groups)
+        t.fit(X, Y, epochs=4, batch_size=16, validation=0.1)
+        np.testing.assert_array_equal(scores(tmp_path / "m-trained.onnx"), t.predict(X), err_msg=schedule)
+
+
+def test_lora_as_in_python(capsys, tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    options = ("--lora", 2, "--lora-alpha", 8, "--lora-targets", "dense0.*,dense1.*", "--trainable", "dense0.bias", "--seed", 3)
+    code, _, err = train(capsys, model, "--data", tmp_path / "d.npz", "--epochs", 2, "--validation", 0, *options)
+    assert (code, err) == (0, "")
+    t = Trainer(model, "cross_entropy", "adam", LoRA(2, 8, ["dense0.*", "dense1.*"], ["dense0.bias"]), seed=3)
+    t.fit(X, Y, epochs=2, seed=3)
+    np.testing.assert_array_equal(scores(tmp_path / "m-trained.onnx"), t.predict(X))
+
+
+def test_early_stopping_and_a_new_beginning(capsys, tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    base = (model, "--data", tmp_path / "d.npz", "--checkpoint", tmp_path / "c", "--lr", 0.5)
+    _, out, _ = train(capsys, *base, "--epochs", 200, "--patience", 2)
+    assert out.count("epoch ") < 100
+    _, out, _ = train(capsys, *base, "--epochs", 1, "--no-resume")
+    assert out.startswith("epoch 1:")
+    code, _, err = train(capsys, *base, "--epochs", 2, "--clip-norm", 1)
+    assert code == 2 and "is of a training with clip_norm 0.0, this one has 1.0" in err
+
+
+def test_help_is_whole(capsys):
+    code, out, _ = train(capsys, "--help")
+    assert code == 0
+    for word in ("--group", "--lora-alpha", "plateau: ", "--no-resume"):
+        assert word in out
+
+
 @pytest.mark.parametrize(
     "content, options, message",
     [
@@ -90,10 +143,31 @@ def test_goes_on_from_a_checkpoint(capsys, tmp_path, model):
         ("a,b,c,d,y\n1,2,3,4,0\n", ("--target", "z"), "no column 'z'; there are: a, b, c, d, y"),
         ("", (), "is empty"),
         ("a,b,c,d,y\n", (), "no sample"),
-        ("1,2,3,4,0\n1,2,3,4,0\n", ("--loss", "mze"), "there is no loss 'mze'"),
-        ("1,2,3,4,0\n1,2,3,4,0\n", ("--optimizer", "mze"), "there is no optimizer 'mze'"),
-        ("1,2,3,4,0\n1,2,3,4,0\n", ("--trainable", "mze"), "no weight matches 'mze'"),
-        ("1,2,3,4,0\n1,2,3,4,0\n", ("--output", "/no/such/m.onnx"), "no folder"),
+        (GOOD, ("--loss", "mze"), "there is no loss 'mze'"),
+        (GOOD, ("--optimizer", "mze"), "there is no optimizer 'mze'"),
+        (GOOD, ("--trainable", "mze"), "no weight matches 'mze'"),
+        (GOOD, ("--output", "/no/such/m.onnx"), "no folder"),
+        (GOOD, ("--momentum", 0.9), "--momentum is no option of the optimizer adam"),
+        (GOOD, ("--optimizer", "rmsprop", "--nesterov"), "--nesterov is no option of the optimizer rmsprop"),
+        (GOOD, ("--optimizer", "sgd", "--nesterov"), "nesterov needs a momentum"),
+        (GOOD, ("--weight-decay", "-1"), "--weight-decay: expected a number of at least 0, got '-1'"),
+        (GOOD, ("--lr", "nan"), "--lr: expected a number of at least 0, got 'nan'"),
+        (GOOD, ("--epochs", "1.5"), "--epochs: expected an integer of at least 0, got '1.5'"),
+        (GOOD, ("--schedule", "cos"), "invalid choice: 'cos'"),
+        (GOOD, ("--lr-min", 0.1), "--lr-min has a meaning with --schedule cosine and plateau, not constant"),
+        (GOOD, ("--schedule", "cosine", "--lr-every", 2), "--lr-every has a meaning with --schedule step and plateau, not cosine"),
+        (GOOD, ("--schedule", "step", "--lr-factor", 2), "--lr-factor is within (0, 1), not 2"),
+        (GOOD, ("--schedule", "cosine", "--lr", 0.1, "--lr-min", 1), "--lr-min 1 is above the learning rate 0.1"),
+        (GOOD, ("--group", "a"), "--group a: expected PATTERN:lr=X"),
+        (GOOD, ("--group", "*:rate=1"), "--group *:rate=1: expected PATTERN:lr=X"),
+        (GOOD, ("--group", "*:lr=x"), "--group *:lr=x: expected PATTERN:lr=X"),
+        (GOOD, ("--group", "*:lr=1", "--group", "*:lr=2"), "'*' has a group already"),
+        (GOOD, ("--group", "mze:lr=1"), "no weight matches 'mze'"),
+        (GOOD, ("--lora-alpha", 2), "--lora-alpha needs --lora RANK"),
+        (GOOD, ("--lora", 0), "--lora: expected an integer of at least 1, got '0'"),
+        (GOOD, ("--lora", 1, "--lora-targets", "mze"), "no weight that can have an adapter matches 'mze'"),
+        (GOOD, ("--lora", 1, "--trainable", "head"), "--lora trains adapters"),
+        (GOOD, ("--no-resume",), "--no-resume needs --checkpoint FILE"),
     ],
 )
 def test_wrong_usage(capsys, tmp_path, model, content, options, message):

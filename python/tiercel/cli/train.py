@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
-from tiercel.cli import feeds
+from tiercel.cli import feeds, train_options
 from tiercel.cli.text import duration
 
 _TARGETS = ("y", "target", "labels")
@@ -34,36 +34,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loss", default="", metavar="NAME", help="cross_entropy where the targets are integers, else mse"
     )
-    parser.add_argument(
-        "--optimizer", default="adam", metavar="NAME", help="sgd, momentum, rmsprop, adagrad, adam, adamw, lion"
-    )
-    parser.add_argument("--lr", type=float, metavar="X", help="learning rate (default: the optimizer's own)")
-    parser.add_argument("--schedule", choices=("constant", "cosine", "one-cycle", "plateau"), default="constant")
-    parser.add_argument("--warm-up", type=int, default=0, metavar="N", help="steps of a rising learning rate")
-    parser.add_argument("--epochs", type=int, default=10, metavar="N")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    whole = train_options.whole
+    parser.add_argument("--epochs", type=whole(0), default=10, metavar="N", help="default 10")
+    parser.add_argument("--batch-size", type=whole(1), default=32, metavar="N", help="default 32")
+    parser.add_argument("--accumulate", type=whole(1), default=1, metavar="N", help="batches for one step (default 1)")
     parser.add_argument(
         "--validation",
-        type=float,
+        type=train_options.number,
         default=0.1,
         metavar="X",
         help="share of the samples, the last ones (default 0.1; 0: none)",
     )
     parser.add_argument(
-        "--patience", type=int, default=0, metavar="N", help="stop after so many epochs without a better loss"
+        "--patience",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="early stopping: end after so many epochs without a better loss, with the weights of the best (default 0: no)",
     )
-    parser.add_argument("--trainable", default="all", metavar="all|head|PATTERN,...", help="weights that are trained")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of samples, Dropout and LoRA")
     parser.add_argument(
-        "--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters instead; they are merged"
+        "--checkpoint",
+        metavar="FILE",
+        help="saved after each epoch; where it is there, the training goes on from it as if it had never stopped",
     )
-    parser.add_argument("--clip-norm", type=float, default=0.0, metavar="X")
-    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches for one step")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="saved after each epoch; where it is there, the training goes on from it"
-    )
+    parser.add_argument("--no-resume", action="store_true", help="begin anew, and write over the checkpoint")
     parser.add_argument("--tensorboard", metavar="DIR", help="event files (needs tensorboardX)")
     feeds.add_threads(parser)
+    train_options.add_weights(parser)
+    train_options.add_optimizer(parser)
+    train_options.add_rate(parser)
 
 
 def _numbers(rows: list[list[str]], path: str, first: int) -> Any:
@@ -141,29 +141,13 @@ def _data(args: argparse.Namespace, inputs: list[tuple[str, str, list[Any]]]) ->
     return {names[0]: x}, y
 
 
-def _optimizer(args: argparse.Namespace, steps: int) -> Any:
-    from tiercel.training import Cosine, OneCycle, ReduceOnPlateau, Schedule, WarmUp
-    from tiercel.training.optimizers import optimizer_of
-
-    optimizer = optimizer_of(args.optimizer)
-    lr: float | Schedule = args.lr if args.lr is not None else optimizer.rate(0)
-    if args.schedule == "cosine":
-        lr = Cosine(lr, max(steps, 1))  # type: ignore[arg-type]
-    elif args.schedule == "one-cycle":
-        lr = OneCycle(lr, max(steps, 2))  # type: ignore[arg-type]
-    elif args.schedule == "plateau":
-        lr = ReduceOnPlateau(lr, patience=3)  # type: ignore[arg-type]
-    optimizer.lr = WarmUp(lr, args.warm_up) if args.warm_up else lr
-    return optimizer
-
-
 def _print_epoch(trainer: Any, epoch: int, history: dict[str, list[float]]) -> None:
     values = ", ".join(f"{k} {v[-1]:.4g}" for k, v in history.items() if k != "seconds")
     print(f"epoch {epoch + 1}: {values} ({duration(history['seconds'][-1])})", flush=True)
 
 
 def main(args: argparse.Namespace) -> int:
-    from tiercel.training import Checkpoint, EarlyStopping, LoRA, TensorBoard, Trainer
+    from tiercel.training import Checkpoint, EarlyStopping, TensorBoard, Trainer
 
     info = feeds.model_info(args.model)
     x, y = _data(args, info["inputs"])
@@ -173,21 +157,25 @@ def main(args: argparse.Namespace) -> int:
     if loss != "cross_entropy" and y.ndim == 1 and len(info["outputs"][0][2] or []) == 2:
         y = y[:, None]
     n = len(y) - round(len(y) * args.validation)
-    batches = -(-n // max(args.batch_size, 1))
+    steps = -(-n // (args.batch_size * args.accumulate))  # of an epoch
+    resume = args.checkpoint if args.checkpoint and Path(args.checkpoint).exists() and not args.no_resume else None
     output = args.output or f"{Path(args.model).with_suffix('')}-trained.onnx"
-    trainable: Any = args.trainable if args.trainable in ("all", "head") else args.trainable.split(",")
     try:
         trainer = Trainer(
             args.model,
             loss,
-            _optimizer(args, args.epochs * -(-batches // max(args.accumulate, 1))),
-            trainable=LoRA(args.lora) if args.lora else trainable,
+            train_options.optimizer_of(args, steps),
+            trainable=train_options.trainable_of(args),
             clip_norm=args.clip_norm,
+            clip_value=args.clip_value,
+            groups=train_options.groups_of(args),
             accumulate=args.accumulate,
             seed=args.seed,
             threads=args.threads,
         )
         callbacks: list[Any] = [_print_epoch]
+        if args.no_resume and not args.checkpoint:
+            raise feeds.UsageError("--no-resume needs --checkpoint FILE")
         if args.patience:
             callbacks.append(EarlyStopping(args.patience))
         if args.tensorboard:
@@ -203,7 +191,7 @@ def main(args: argparse.Namespace) -> int:
             validation=args.validation or None,
             callbacks=callbacks,
             progress=False,
-            resume=args.checkpoint if args.checkpoint and Path(args.checkpoint).exists() else None,
+            resume=resume,
         )
     except (ValueError, ImportError) as e:
         raise feeds.UsageError(str(e)) from e

@@ -125,7 +125,7 @@ class Lion(Optimizer):
         super().__init__(lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
 
 
-_BY_NAME: dict[str, Callable[[], Optimizer]] = {
+_BY_NAME: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD, "momentum": Momentum, "rmsprop": RMSprop, "adagrad": Adagrad, "adam": Adam, "adamw": AdamW, "lion": Lion,
 }  # fmt: skip
 
@@ -133,6 +133,11 @@ _BY_NAME: dict[str, Callable[[], Optimizer]] = {
 def optimizer_of(value: str | Optimizer) -> Optimizer:
     if isinstance(value, Optimizer):
         return value
-    if not isinstance(value, str) or value not in _BY_NAME:
-        raise ValueError(f"there is no optimizer {value!r}; there are: {', '.join(_BY_NAME)}")
-    return _BY_NAME[value]()
+    return by_name(value)()
+
+
+def by_name(name: str) -> Callable[..., Optimizer]:
+    """The optimizer's class."""
+    if not isinstance(name, str) or name not in _BY_NAME:
+        raise ValueError(f"there is no optimizer {name!r}; there are: {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
