@@ -69,13 +69,15 @@ EinsumEquation parse_einsum(std::string_view given, const std::vector<int>& rank
 }
 
 Dim einsum_extent(const EinsumEquation& e, const std::vector<Shape>& shapes, int label) {
-  Dim extent = 1;
+  Dim symbol = 1;
   for (size_t i = 0; i < e.in.size(); ++i)
     for (size_t k = 0; k < e.in[i].size(); ++k) {
       const Dim d = shapes[i][static_cast<int>(k)];
-      if (e.in[i][k] == label && d != 1 && (extent == 1 || is_symbol(extent))) extent = d;
+      if (e.in[i][k] != label || d == 1) continue;
+      if (!is_symbol(d)) return d;
+      symbol = symbol == 1 || symbol == d ? d : kUndecided;
     }
-  return extent;
+  return symbol;
 }
 
 namespace {
@@ -96,12 +98,19 @@ void infer(InferContext& ctx) {
   for (size_t i = 0; i < e.in.size(); ++i)
     for (size_t k = 0; k < e.in[i].size(); ++k) {
       const Dim d = shapes[i][static_cast<int>(k)], all = einsum_extent(e, shapes, e.in[i][k]);
-      ctx.check(is_symbol(d) || is_symbol(all) || d == 1 || d == all, "equation \"", text, "\": axis ", k, " of input ", i, " has extent ", d,
+      for (size_t j = 0; j < k; ++j)
+        if (const Dim before = shapes[i][static_cast<int>(j)]; e.in[i][j] == e.in[i][k])
+          ctx.check(is_symbol(d) || is_symbol(before) || d == before, "equation \"", text, "\": axes ", j, " and ", k, " of input ", i,
+                    " have one label, so they should have one extent, not ", before, " and ", d);
+      ctx.check(is_symbol(d) || d == 1 || d == all, "equation \"", text, "\": axis ", k, " of input ", i, " has extent ", d,
                 " where another of the same label has ", all);
     }
   ctx.check(e.out.size() <= static_cast<size_t>(kMaxRank), "the result would have ", e.out.size(), " axes");
   Shape y;
-  for (int label : e.out) y.push_back(einsum_extent(e, shapes, label));
+  for (int label : e.out) {
+    const Dim d = einsum_extent(e, shapes, label);
+    y.push_back(d == kUndecided ? ctx.fresh() : d);
+  }
   ctx.set_output(0, ctx.dtype(0), y);
 }
 

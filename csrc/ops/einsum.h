@@ -17,7 +17,9 @@ struct EinsumEquation {
 };
 EinsumEquation parse_einsum(std::string_view text, const std::vector<int>& ranks);
 
-// The extent of a label: of the first operand that has it with an extent other than 1; 1 when they all are.
+// The extent of a label, where operands broadcast: a number other than 1 that one of them has; else the only symbol among them, kUndecided where
+// there are several, 1 when they all are.
+inline constexpr Dim kUndecided = -2;
 Dim einsum_extent(const EinsumEquation& e, const std::vector<Shape>& shapes, int label);
 
 }  // namespace tiercel

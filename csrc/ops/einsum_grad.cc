@@ -26,16 +26,12 @@ class Rule {
   Value* of(int i) {
     Value* const x = c_.x(i);
     const Labels& axes = e_.in[static_cast<size_t>(i)];
-    Labels mine;  // each label once, in the place of an axis that is not broadcast
+    Labels mine;  // each label once, in its first place
     std::vector<size_t> place;
     for (size_t k = 0; k < axes.size(); ++k) {
-      const auto seen = std::find(mine.begin(), mine.end(), axes[k]);
-      if (seen == mine.end()) {
-        mine.push_back(axes[k]);
-        place.push_back(k);
-      } else if (w_.shape(x)[static_cast<int>(place[static_cast<size_t>(seen - mine.begin())])] == 1) {
-        place[static_cast<size_t>(seen - mine.begin())] = k;
-      }
+      if (has(mine, axes[k])) continue;
+      mine.push_back(axes[k]);
+      place.push_back(k);
     }
     Labels there = e_.out, kept;  // labels that dy or another operand has
     std::string text = spell(e_.out);
@@ -63,7 +59,7 @@ class Rule {
     }
     for (size_t k = 0; k < axes.size(); ++k) {  // a label that stands twice: the diagonal
       const size_t first = place[static_cast<size_t>(std::find(mine.begin(), mine.end(), axes[k]) - mine.begin())];
-      if (first != k && w_.shape(x)[static_cast<int>(k)] != 1) g = only_where(w_, diagonal(x, first, k, axes.size()), g);
+      if (first != k) g = only_where(w_, diagonal(x, first, k, axes.size()), g);
     }
     return g;
   }
