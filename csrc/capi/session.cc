@@ -19,6 +19,7 @@ tiercel_type type_of(const Type& t) {
 }
 
 const std::vector<IoInfo>& inputs_of(const Session& s) { return s.inputs(); }
+const std::vector<IoInfo>& overridable_of(const Session& s) { return s.overridable(); }
 const std::vector<IoInfo>& outputs_of(const Session& s) { return s.outputs(); }
 using Side = const std::vector<IoInfo>& (*)(const Session&);
 
@@ -173,6 +174,28 @@ const char* tiercel_session_input_dim_name(const tiercel_session* s, size_t i, i
 }
 const char* tiercel_session_output_dim_name(const tiercel_session* s, size_t i, int32_t axis) {
   return capi::dim_name(s, capi::outputs_of, i, axis);
+}
+
+size_t tiercel_session_num_overridable(const tiercel_session* s) { return capi::count(s, capi::overridable_of); }
+const char* tiercel_session_overridable_name(const tiercel_session* s, size_t i) { return capi::name_of(s, capi::overridable_of, i); }
+tiercel_status tiercel_session_overridable_type(const tiercel_session* s, size_t i, tiercel_type* out) {
+  return capi::type_of(s, capi::overridable_of, i, out);
+}
+const char* tiercel_session_overridable_dim_name(const tiercel_session* s, size_t i, int32_t axis) {
+  return capi::dim_name(s, capi::overridable_of, i, axis);
+}
+tiercel_status tiercel_session_override(tiercel_session* s, const char* const* names, size_t count, tiercel_session** out) {
+  return capi::make(out, [&] {
+    need(s, "session");
+    if (count) need(names, "names");
+    std::vector<std::string> list;
+    for (size_t i = 0; i < count; ++i) {
+      need(names[i], "a name");
+      list.emplace_back(names[i]);
+    }
+    if (list.empty()) fail(Code::kInvalidArgument, "no initializer is named");
+    return s->session->with_inputs(list);
+  });
 }
 
 tiercel_status tiercel_session_output_types(tiercel_session* s, const tiercel_arg* inputs, tiercel_type* outputs) {

@@ -35,6 +35,11 @@ const tiercel_api* tiercel_get_api(void) {
       &tiercel_value_string,
       &tiercel_value_count,
       &tiercel_value_item,
+      &tiercel_session_num_overridable,
+      &tiercel_session_overridable_name,
+      &tiercel_session_overridable_type,
+      &tiercel_session_overridable_dim_name,
+      &tiercel_session_override,
   };
   return &table;
 }

@@ -203,6 +203,10 @@ struct Model {
   int64_t model_version = 0;
   std::string producer_name, producer_version, domain, doc, path;
   std::vector<std::pair<std::string, std::string>> metadata;  // metadata_props
+  // Initializers that stand among the graph's inputs too, from IR version 4 on: a run may give other values. As constants in `graph`.
+  std::vector<std::pair<std::string, Type>> overridable;
+  // The same model read again, some of those as inputs; null where there are none. Keeps the file's bytes. One call at a time.
+  std::function<Model(const std::vector<std::string>& as_inputs)> again;
 };
 
 }  // namespace tiercel

@@ -161,6 +161,16 @@ TIERCEL_API tiercel_status tiercel_session_output_type(const tiercel_session* se
 TIERCEL_API const char* tiercel_session_input_dim_name(const tiercel_session* session, size_t index, int32_t axis);
 TIERCEL_API const char* tiercel_session_output_dim_name(const tiercel_session* session, size_t index, int32_t axis);
 
+/* Initializers that a run may replace: those that stand among the graph's inputs too, from IR version 4 on. */
+TIERCEL_API size_t tiercel_session_num_overridable(const tiercel_session* session);
+TIERCEL_API const char* tiercel_session_overridable_name(const tiercel_session* session, size_t index);
+TIERCEL_API tiercel_status tiercel_session_overridable_type(const tiercel_session* session, size_t index, tiercel_type* out);
+TIERCEL_API const char* tiercel_session_overridable_dim_name(const tiercel_session* session, size_t index, int32_t axis);
+/* A session of the same model with `count` of them as inputs, by name; to be freed as any other. They are constants, folded
+ * and packed, of the first session still. */
+TIERCEL_API tiercel_status tiercel_session_override(tiercel_session* session, const char* const* names, size_t count,
+                                                    tiercel_session** out);
+
 /* Types of all outputs for inputs of these shapes (num_inputs arguments, of which data and value are not read but for a
  * value's shape). An output whose shape the data decide keeps -1: run it as TIERCEL_VALUE. */
 TIERCEL_API tiercel_status tiercel_session_output_types(tiercel_session* session, const tiercel_arg* inputs,
@@ -235,6 +245,11 @@ typedef struct tiercel_api {
   tiercel_status (*value_string)(const tiercel_value*, size_t, const char**, size_t*);
   size_t (*value_count)(const tiercel_value*);
   tiercel_status (*value_item)(const tiercel_value*, size_t, tiercel_value**);
+  size_t (*session_num_overridable)(const tiercel_session*);
+  const char* (*session_overridable_name)(const tiercel_session*, size_t);
+  tiercel_status (*session_overridable_type)(const tiercel_session*, size_t, tiercel_type*);
+  const char* (*session_overridable_dim_name)(const tiercel_session*, size_t, int32_t);
+  tiercel_status (*session_override)(tiercel_session*, const char* const*, size_t, tiercel_session**);
 } tiercel_api;
 
 TIERCEL_API const tiercel_api* tiercel_get_api(void);

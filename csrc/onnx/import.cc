@@ -73,14 +73,16 @@ class Importer {
         fail(Code::kInvalidGraph, "function \"", f.name, "\" of domain \"", f.domain, "\" is defined twice");
   }
 
-  std::shared_ptr<Graph> main() {
+  std::shared_ptr<Graph> main(std::unordered_set<std::string_view> as_inputs) {
     const GraphProto& g = *model_.graph;
     auto graph = std::make_shared<Graph>(symbols_);
     for (const auto& [domain, version] : model_.opsets) graph->opsets[std::string(domain)] = version;
     Level level{graph.get(), nullptr};
     Scope scope{&level, nullptr, nullptr};
     std::unordered_set<std::string_view> constants;
-    for (const auto& [name, tensor] : g.initializers) constants.insert(name);
+    for (const auto& [name, tensor] : g.initializers)
+      if (!as_inputs.count(name)) constants.insert(name);
+    as_inputs_ = std::move(as_inputs);
     fill(g, scope, &constants);
     return graph;
   }
@@ -120,7 +122,7 @@ class Importer {
     }
     for (const auto& [name, tensor] : g.initializers) {
       if (name.empty()) fail(Code::kInvalidGraph, "an initializer without a name");
-      if (!constants && scope.values.count(name)) continue;  // the default of a body's input, which is always given
+      if (constants ? as_inputs_.count(name) : scope.values.count(name)) continue;  // (of a body:) the default of an input, which is always given
       define(scope, name, graph.add_constant(std::string(name), tensor), "initializer");
       names.emplace(name);
     }
@@ -342,6 +344,7 @@ class Importer {
         fail(Code::kInvalidGraph, n.label(), ": the function does not compute its output \"", o, "\"");
   }
 
+  std::unordered_set<std::string_view> as_inputs_;  // initializers of the main graph
   const ModelProto& model_;
   std::shared_ptr<SymbolTable> symbols_;
   std::unordered_map<std::string, const FunctionProto*> functions_;
@@ -353,8 +356,8 @@ class Importer {
 
 }  // namespace
 
-std::shared_ptr<Graph> import_graph(const ModelProto& m, std::shared_ptr<SymbolTable> symbols) {
-  return Importer(m, std::move(symbols)).main();
+std::shared_ptr<Graph> import_graph(const ModelProto& m, std::shared_ptr<SymbolTable> symbols, const std::vector<std::string>& as_inputs) {
+  return Importer(m, std::move(symbols)).main({as_inputs.begin(), as_inputs.end()});
 }
 
 }  // namespace tiercel::onnx

@@ -1,5 +1,7 @@
 #include <climits>
 #include <cstdlib>
+#include <map>
+#include <memory>
 #include <new>
 
 #include "autodiff/gradient_operator.h"
@@ -33,7 +35,23 @@ std::string looks_like(std::string_view head) {
   return "";
 }
 
-Model parse_model(const FileBytes& file, ExternalFiles& external) {
+// Graph inputs that have initializers. Those of a type that is not declared have the initializer's.
+std::vector<std::pair<std::string, Type>> overridable(ModelProto& m) {
+  std::vector<std::pair<std::string, Type>> all;
+  if (m.ir_version < 4) return all;  // every initializer was an input
+  std::map<std::string_view, const Tensor*> tensors;
+  for (const auto& [name, tensor] : m.graph->initializers) tensors[name] = &tensor;
+  for (ValueInfoProto& v : m.graph->inputs) {
+    const auto it = tensors.find(v.name);
+    if (it == tensors.end()) continue;
+    if (!v.has_type || v.type.dtype == DType::kUndefined) v.type = Type::tensor(it->second->dtype(), it->second->shape());
+    v.has_type = true;
+    all.emplace_back(v.name, v.type);
+  }
+  return all;
+}
+
+Model parse_model(const FileBytes& file, ExternalFiles& external, const std::vector<std::string>& as_inputs = {}) {
   const std::string_view head(reinterpret_cast<const char*>(file.data), std::min<size_t>(file.size, 256));
   if (file.size == 0) fail(Code::kInvalidProtobuf, "this is not an ONNX model: it is empty");
   if (std::string what = looks_like(head); !what.empty())
@@ -58,7 +76,8 @@ Model parse_model(const FileBytes& file, ExternalFiles& external) {
   model.domain = m.domain;
   model.doc = m.doc;
   for (const auto& [key, value] : m.metadata) model.metadata.emplace_back(key, value);
-  model.graph = import_graph(m, symbols);
+  model.overridable = overridable(m);
+  model.graph = import_graph(m, symbols, as_inputs);
   expand_gradients(*model.graph);
   return model;
 }
@@ -81,6 +100,17 @@ std::string folder_of(const std::string& path) {
 
 }  // namespace
 
+namespace {
+
+Model parse_again_too(const std::string& name, const FileBytes& file, const std::shared_ptr<ExternalFiles>& external) {
+  Model model = parse_model(file, *external);
+  if (!model.overridable.empty())
+    model.again = [=](const std::vector<std::string>& as_inputs) { return naming(name, [&] { return parse_model(file, *external, as_inputs); }); };
+  return model;
+}
+
+}  // namespace
+
 Model load(const std::string& path) {
   return naming(path, [&] {
     const FileBytes file = open_file(path);
@@ -89,8 +119,7 @@ Model load(const std::string& path) {
       folders.push_back(folder_of(real));
       std::free(real);
     }
-    ExternalFiles external(std::move(folders));
-    Model model = parse_model(file, external);
+    Model model = parse_again_too(path, file, std::make_shared<ExternalFiles>(std::move(folders)));
     model.path = path;
     return model;
   });
@@ -98,8 +127,8 @@ Model load(const std::string& path) {
 
 Model parse(const void* data, size_t size, Buffer owner, const std::string& folder) {
   return naming("bytes", [&] {
-    ExternalFiles external = folder.empty() ? ExternalFiles() : ExternalFiles({folder});
-    return parse_model({std::move(owner), static_cast<const unsigned char*>(data), size}, external);
+    const auto external = folder.empty() ? std::make_shared<ExternalFiles>() : std::make_shared<ExternalFiles>(std::vector{folder});
+    return parse_again_too("bytes", {std::move(owner), static_cast<const unsigned char*>(data), size}, external);
   });
 }
 

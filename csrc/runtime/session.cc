@@ -97,12 +97,12 @@ class SessionImpl {
   SessionOptions options;
   const int threads;
   std::shared_ptr<LiveModel> live;       // or null; then `loaded` stays
-  std::vector<IoInfo> inputs, outputs;
+  std::vector<IoInfo> inputs, outputs, overridable;
   std::shared_ptr<Loaded> loaded;        // changes under both mutexes
   std::shared_ptr<SymbolTable> symbols;  // of inputs and outputs
-  std::unique_ptr<ProfileSink> profile;
+  std::shared_ptr<ProfileSink> profile;
   mutable ForkSafeMutex loaded_mutex;
-  std::mutex mutex;                      // of the next three
+  std::mutex mutex;                      // of the next three, and of Model::again
   bool behind = false;                   // is `loaded` not what `live` gave last?
   uint64_t version = 0;                  // of `loaded`
   std::shared_ptr<ConstantMemo> memo;
@@ -110,7 +110,7 @@ class SessionImpl {
  private:
   explicit SessionImpl(SessionOptions o)
       : options(std::move(o)), threads(options.threads > 0 ? std::min(options.threads, Team::max_threads()) : Team::max_threads()) {
-    if (options.profile) profile = std::make_unique<ProfileSink>();
+    if (options.profile) profile = std::make_shared<ProfileSink>();
   }
 
   void begin(Model model) {
@@ -119,7 +119,7 @@ class SessionImpl {
       for (const std::string& line : missing) list += "\n  " + line;
       fail(Code::kNotImplemented, "the model has operators that this engine does not support:", list);
     }
-    describe(*model.graph);
+    describe(*model.graph, model.overridable);
     symbols = model.graph->symbol_table();
     loaded = std::make_shared<Loaded>(std::move(model), options, threads, inputs);
     describe_outputs(*loaded->model.graph);
@@ -132,11 +132,13 @@ class SessionImpl {
     return m;
   }
 
-  void describe(Graph& graph) {
+  void describe(Graph& graph, const std::vector<std::pair<std::string, Type>>& initializers) {
+    for (const auto& [name, type] : initializers) overridable.push_back({name, type});
     for (auto& [name, extent] : options.dimension_overrides) {
       const Dim symbol = graph.symbols().named(name);
-      for (Value* v : graph.inputs())
-        for (int i = 0; i < v->type.shape.rank(); ++i) if (v->type.shape[i] == symbol) v->type.shape[i] = extent;
+      const auto replace = [&](Type& t) { for (int i = 0; i < t.shape.rank(); ++i) if (t.shape[i] == symbol) t.shape[i] = extent; };
+      for (Value* v : graph.inputs()) replace(v->type);
+      for (IoInfo& i : overridable) replace(i.type);
     }
     for (const Value* v : graph.inputs()) inputs.push_back({v->name, v->type});
     for (const Value* v : graph.outputs()) outputs.push_back({v->name, v->type});
@@ -228,6 +230,26 @@ const SymbolTable& Session::symbols() const { return *impl_->symbols; }
 const SessionOptions& Session::options() const { return impl_->options; }
 const std::vector<IoInfo>& Session::inputs() const { return impl_->inputs; }
 const std::vector<IoInfo>& Session::outputs() const { return impl_->outputs; }
+
+const std::vector<IoInfo>& Session::overridable() const { return impl_->overridable; }
+
+std::unique_ptr<Session> Session::with_inputs(const std::vector<std::string>& initializers) {
+  for (const std::string& name : initializers)
+    if (std::none_of(impl_->overridable.begin(), impl_->overridable.end(), [&](const IoInfo& i) { return i.name == name; }))
+      fail(Code::kInvalidArgument, "\"", name, "\" is no initializer that a run may replace: from IR version 4 on, those among the graph's inputs are");
+  SessionOptions options = impl_->options;
+  options.optimized_model_path.clear();
+  std::unique_ptr<Session> session;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    Model m = impl_->loaded->model.again(initializers);
+    m.again = nullptr;
+    m.overridable.clear();
+    session = std::make_unique<Session>(std::move(m), options);
+  }
+  session->impl_->profile = impl_->profile;
+  return session;
+}
 
 int Session::input_index(std::string_view name) const {
   for (size_t i = 0; i < impl_->inputs.size(); ++i) if (impl_->inputs[i].name == name) return static_cast<int>(i);

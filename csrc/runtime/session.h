@@ -72,6 +72,10 @@ class Session {
   const SymbolTable& symbols() const;
   const SessionOptions& options() const;
   const std::vector<IoInfo>& inputs() const;   // without initializers
+  const std::vector<IoInfo>& overridable() const;  // initializers that a run may replace: Model::overridable
+  // The model with some of those as inputs, in the place where the file has them; a name that is none of theirs is an Error(kInvalidArgument). What
+  // is recorded of its runs is in this session's profile.
+  std::unique_ptr<Session> with_inputs(const std::vector<std::string>& initializers);
   const std::vector<IoInfo>& outputs() const;
   int input_index(std::string_view name) const;   // -1: none of that name
   int output_index(std::string_view name) const;

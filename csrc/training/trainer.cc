@@ -36,6 +36,7 @@ bool all_finite(const Tensor& t) {
 Model own_small_constants(Model m) {
   constexpr int64_t kSmall = 1 << 20;
   m = with_graph(m, m.graph->clone());
+  m.again = nullptr;
   capture_constants(*m.graph);  // so model() need replace no copies in bodies
   const auto own = [](Tensor& t) {
     if (!t.defined() || t.dtype() == DType::kString || t.bytes() > kSmall) return;

@@ -128,6 +128,8 @@ cdef class Session:
     cdef int n_in, n_out
     cdef readonly tuple _input_names
     cdef readonly tuple _output_names
+    cdef readonly tuple _overridable_names
+    cdef dict _variants        # names of initializers -> a Session that has them as inputs
     cdef dict _output_slots
     cdef int* in_typenum       # of inputs that are read in place; -1: always converted
     cdef int* in_dtype
@@ -226,20 +228,29 @@ cdef class Session:
             names.append((<bytes>api.session_output_name(self.handle, i)).decode("utf-8", "replace"))
         self._output_names = tuple(names)
         self._output_slots = {name: i for i, name in enumerate(names)}
+        names = []
+        for i in range(<int>api.session_num_overridable(self.handle)):
+            names.append((<bytes>api.session_overridable_name(self.handle, i)).decode("utf-8", "replace"))
+        self._overridable_names = tuple(names)
+        self._variants = {}
         self.key_size = -1
 
     def _handle(self):
         """The session for functions of tiercel._core: a capsule that is good while this object lives."""
         return PyCapsule_New(self.handle, "tiercel.session", NULL)
 
-    def _describe(self, bint outputs):
-        """(name, kind, dtype, shape) of each input or output; shape: extents, names of symbols, None; None: rank unknown."""
+    def _describe(self, int what):
+        """(name, kind, dtype, shape) of each input (0), output (1) or overridable initializer (2); shape: extents, names of
+        symbols, None; None: rank unknown."""
         cdef tiercel_type t
         cdef int i, axis
         cdef const char* symbol
         rows = []
-        for i in range(self.n_out if outputs else self.n_in):
-            if outputs:
+        cdef tuple names = (self._input_names, self._output_names, self._overridable_names)[what]
+        for i in range(len(names)):
+            if what == 2:
+                api.session_overridable_type(self.handle, i, &t)
+            elif what == 1:
                 api.session_output_type(self.handle, i, &t)
             else:
                 api.session_input_type(self.handle, i, &t)
@@ -250,12 +261,14 @@ cdef class Session:
                     if t.dims[axis] >= 0:
                         shape.append(t.dims[axis])
                         continue
-                    if outputs:
+                    if what == 2:
+                        symbol = api.session_overridable_dim_name(self.handle, i, axis)
+                    elif what == 1:
                         symbol = api.session_output_dim_name(self.handle, i, axis)
                     else:
                         symbol = api.session_input_dim_name(self.handle, i, axis)
                     shape.append(None if symbol == NULL else (<bytes>symbol).decode("utf-8", "replace"))
-            rows.append(((self._output_names if outputs else self._input_names)[i], t.kind, t.dtype, shape))
+            rows.append((names[i], t.kind, t.dtype, shape))
         return rows
 
     # ---- running
@@ -264,7 +277,8 @@ cdef class Session:
         """Computes outputs of the model.
 
         output_names: names of the outputs to compute, in the order wanted; None or empty: all, in the model's order.
-        input_feed: name -> value of every input. A value is a numpy array (any byte order, contiguous or not, read-only or
+        input_feed: name -> value of every input; of initializers too that stand among the graph's inputs
+        (``get_overridable_initializers``), in place of their own values for this run. A value is a numpy array (any byte order, contiguous or not, read-only or
         not; its dtype and shape must be the input's), a list or scalar (converted to the input's dtype), an ``OrtValue``, a list
         of arrays for a sequence, None for an optional left empty. run_options: a ``RunOptions``.
 
@@ -333,7 +347,7 @@ cdef class Session:
             if not self._in_place(i, value, &ins[i]):
                 self._convert(i, value, &ins[i], held)
         if matched != len(feed):
-            self._complain(feed)
+            return self._run_overriding(output_names, feed, run_options, given)
 
         if output_names is not None:
             if isinstance(output_names, str):
@@ -468,15 +482,50 @@ cdef class Session:
             results[slot] = a
             fill(&outs[slot], <cnp.ndarray>a, dtype)
 
+    cdef list _run_overriding(self, output_names, dict feed, run_options, list given):
+        """A run whose feed names more than inputs: initializers that get other values, or are named without one."""
+        cdef Session variant
+        cdef tiercel_session* handle = NULL
+        cdef tiercel_status status
+        cdef const char** texts
+        cdef size_t n, i
+        rest = {name: value for name, value in feed.items() if value is not None or name not in self._overridable_names}
+        names = tuple(sorted(name for name in rest if name not in self._input_names))
+        if not names:
+            return self._run(output_names, rest, run_options, given)
+        for name in names:
+            if name not in self._overridable_names:
+                self._complain(feed)
+        variant = self._variants.get(names)
+        if variant is None:
+            n = len(names)
+            encoded = [name.encode() for name in names]
+            texts = <const char**>malloc(n * sizeof(char*))
+            if texts == NULL:
+                raise MemoryError()
+            for i in range(n):
+                texts[i] = PyBytes_AS_STRING(encoded[i])
+            with nogil:
+                status = api.session_override(self.handle, texts, n, &handle)
+            free(texts)
+            if status != 0:
+                raise error_of(status)
+            variant = Session.__new__(Session)
+            variant.handle = handle
+            variant._learn()
+            variant = self._variants.setdefault(names, variant)
+        return variant._run(output_names, rest, run_options, given)
+
     cdef _complain(self, dict feed):
         """Raises for inputs that are missing or names that are none of the inputs'."""
         missing = [name for i, name in enumerate(self._input_names)
                    if name not in feed and self.in_kind[i] < TIERCEL_OPTIONAL]
-        unknown = [name for name in feed if name not in self._input_names]
+        unknown = [name for name in feed if name not in self._input_names and name not in self._overridable_names]
         if missing:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({list(feed)}).")
         raise _errors.InvalidArgument(
-            f"invalid input name {', '.join(map(repr, unknown))}: the inputs are {', '.join(self._input_names)}")
+            f"invalid input name {', '.join(map(repr, unknown))}: the inputs are {', '.join(self._input_names)}"
+            + (f"; initializers that may be given: {', '.join(self._overridable_names)}" if self._overridable_names else ""))
 
 
 cdef inline void fill(tiercel_arg* arg, cnp.ndarray a, int dtype) noexcept:

@@ -109,7 +109,7 @@ class IOBinding:
         """No effect: a run returns when it is done."""
 
     def _check_input(self, name: str) -> None:
-        if name not in self._session._input_names:
+        if name not in self._session._input_names and name not in self._session._overridable_names:
             raise errors.InvalidArgument(
                 f"invalid input name {name!r}: the inputs are {', '.join(self._session._input_names)}"
             )

@@ -104,6 +104,11 @@ cdef extern from "tiercel.h" nogil:
         tiercel_status (*value_string)(const tiercel_value*, size_t, const char**, size_t*) noexcept nogil
         size_t (*value_count)(const tiercel_value*) noexcept nogil
         tiercel_status (*value_item)(const tiercel_value*, size_t, tiercel_value**) noexcept nogil
+        size_t (*session_num_overridable)(const tiercel_session*) noexcept nogil
+        const char* (*session_overridable_name)(const tiercel_session*, size_t) noexcept nogil
+        tiercel_status (*session_overridable_type)(const tiercel_session*, size_t, tiercel_type*) noexcept nogil
+        const char* (*session_overridable_dim_name)(const tiercel_session*, size_t, int32_t) noexcept nogil
+        tiercel_status (*session_override)(tiercel_session*, const char* const*, size_t, tiercel_session**) noexcept nogil
 
 
 cdef inline const tiercel_api* import_tiercel() except NULL:

@@ -105,14 +105,14 @@ class InferenceSession(_Session):
         self._describe_all()
 
     def _describe_all(self) -> None:
-        self._inputs_meta = self._node_args(outputs=False)
-        self._outputs_meta = self._node_args(outputs=True)
+        self._inputs_meta = self._node_args(0)
+        self._outputs_meta = self._node_args(1)
         self._meta: ModelMetadata | None = None
 
-    def _node_args(self, outputs: bool) -> list[NodeArg]:
+    def _node_args(self, what: int) -> list[NodeArg]:
         return [
             NodeArg(name, _core.type_string(kind, dtype), shape or [])
-            for name, kind, dtype, shape in self._describe(outputs)
+            for name, kind, dtype, shape in self._describe(what)
         ]
 
     def _set_providers(
@@ -133,8 +133,9 @@ class InferenceSession(_Session):
         return self._outputs_meta
 
     def get_overridable_initializers(self) -> list[NodeArg]:
-        """``[]``: initializers are constants."""
-        return []
+        """Initializers that stand among the graph's inputs too (from IR version 4 on): a run may give other values for them.
+        Until one does they are constants, folded and packed; then they are inputs of a second form of the model."""
+        return self._node_args(2)
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the model says of itself."""

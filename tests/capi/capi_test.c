@@ -232,6 +232,36 @@ static void options(void) {
   tiercel_session_free(s);
 }
 
+/* An initializer that is an input too: a constant of the first session, an input of the other. */
+static void overriding(void) {
+  const char* const names[] = {"factor"};
+  const char* const wrong[] = {"x"};
+  const int64_t three[] = {3}, one[] = {1};
+  float x[] = {1, 2, 3}, y[3] = {0}, factor[] = {10};
+  tiercel_session *s = NULL, *t = NULL;
+  tiercel_type type;
+  tiercel_arg in[2], out = buffer(TIERCEL_FLOAT, 1, three, y);
+  in[0] = buffer(TIERCEL_FLOAT, 1, three, x);
+  in[1] = buffer(TIERCEL_FLOAT, 1, one, factor);
+  CHECK(tiercel_session_load_memory(overridable_bytes, sizeof overridable_bytes, NULL, NULL, NULL, NULL, &s) == TIERCEL_OK);
+  if (!s) return;
+  CHECK(tiercel_session_num_inputs(s) == 1 && tiercel_session_num_overridable(s) == 1);
+  CHECK(strcmp(tiercel_session_overridable_name(s, 0), "factor") == 0 && tiercel_session_overridable_name(s, 1) == NULL);
+  CHECK(tiercel_session_overridable_type(s, 0, &type) == TIERCEL_OK && type.dtype == TIERCEL_FLOAT && type.dims[0] == 1);
+  CHECK(tiercel_session_overridable_dim_name(s, 0, 0) == NULL);
+  CHECK(tiercel_session_override(s, wrong, 1, &t) == TIERCEL_INVALID_ARGUMENT && strstr(tiercel_last_error(), "\"x\""));
+  CHECK(tiercel_session_override(s, names, 0, &t) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_session_override(NULL, names, 1, &t) == TIERCEL_INVALID_ARGUMENT);
+  CHECK(tiercel_session_override(s, NULL, 1, &t) == TIERCEL_INVALID_ARGUMENT && t == NULL);
+  CHECK(tiercel_session_override(s, names, 1, &t) == TIERCEL_OK);
+  CHECK(tiercel_session_run(s, in, &out, NULL) == TIERCEL_OK && y[2] == 6);
+  tiercel_session_free(s); /* the other one lives on */
+  CHECK(tiercel_session_num_inputs(t) == 2 && strcmp(tiercel_session_input_name(t, 1), "factor") == 0);
+  CHECK(tiercel_session_num_overridable(t) == 0);
+  CHECK(tiercel_session_run(t, in, &out, NULL) == TIERCEL_OK && y[2] == 30);
+  tiercel_session_free(t);
+}
+
 static int released = 0;
 static void release(void* context) { released += *(int*)context; }
 
@@ -271,6 +301,7 @@ int main(void) {
   CHECK(api->abi == TIERCEL_ABI && api->size == sizeof(tiercel_api));
   CHECK(strcmp(api->version(), tiercel_version()) == 0);
   loading();
+  overriding();
   options();
   values();
   nulls();

@@ -19,7 +19,7 @@ def test_table() -> None:
     address = pointer(_core._C_API, b"tiercel._core._C_API")
     abi, size = (ctypes.c_uint32 * 2).from_address(address)
     assert abi == 1
-    assert size == 8 + 30 * ctypes.sizeof(ctypes.c_void_p)
+    assert size == 8 + 35 * ctypes.sizeof(ctypes.c_void_p)
     version = ctypes.CFUNCTYPE(ctypes.c_char_p)(ctypes.c_void_p.from_address(address + 8).value)
     assert version().decode() == tiercel.__version__
 
