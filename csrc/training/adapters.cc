@@ -160,6 +160,11 @@ Model add_adapters(const Model& model, const std::vector<std::string>& names, in
 
 Tensor merge_adapter(const Tensor& weight, AdapterForm form, const Tensor& a, const Tensor& b, double scale) {
   const Shape& s = weight.shape();
+  if (const DType wide = master_type(weight.dtype()); wide != weight.dtype()) {
+    const Tensor master(wide, s);
+    copy_widened(weight, master);
+    return narrowed(merge_adapter(master, form, a, b, scale), weight.dtype());
+  }
   const bool conv = form == AdapterForm::kConv;
   const int64_t rows = s.rank() ? s[0] : 0, columns = s.count(1, s.rank());
   const auto check = [&](bool ok) {

@@ -81,6 +81,9 @@ TrainingSession::TrainingSession(Model model, const TrainingOptions& options, co
           std::none_of(states.begin(), states.end(), [&](const auto& s) { return s.first == v->name; }))
         states.emplace_back(v->name, v->type);
   add_states(states);
+  for (int id = 0; id < model_.graph->num_values(); ++id)
+    if (const Value* v = model_.graph->value(id); v && v->is_constant())
+      if (const auto it = index_.find(v->name); it != index_.end() && states_[it->second].dtype() != v->constant.dtype()) stored_[v->name] = v->constant.dtype();
   step_ = make_run(graph_.step);
   if (graph_.apply) apply_ = make_run(graph_.apply);
 }
@@ -274,11 +277,15 @@ uint64_t TrainingSession::take(Tensors& states, Tensors& weights, bool* changed)
     }
   }
   if (changed) *changed = !news.empty();
+  const auto as_stored = [&](const std::string& name, const Tensor& t) {
+    const auto it = stored_.find(name);
+    return it == stored_.end() ? t : narrowed(t, it->second);
+  };
   for (const std::string& name : news) {
     std::string weight = name;
     for (const char* factor : {".lora_a", ".lora_b"})
       if (adapters_ && name.ends_with(factor) && adapters_->forms.count(name.substr(0, name.size() - 7))) weight.resize(name.size() - 7);
-    if (!adapters_ || !adapters_->forms.count(weight)) weights[weight] = states[name];
+    if (!adapters_ || !adapters_->forms.count(weight)) weights[weight] = as_stored(weight, states[name]);
     else weights.erase(weight);  // made anew
   }
   if (!adapters_) return version;
@@ -289,8 +296,8 @@ uint64_t TrainingSession::take(Tensors& states, Tensors& weights, bool* changed)
   const std::map<std::string, Tensor> base = weights_of(adapters_->base, missing);
   for (const std::string& name : missing) {
     const auto own = states.find(name);  // trained beside its adapter
-    weights[name] = merge_adapter(own == states.end() ? base.at(name) : own->second, adapters_->forms.at(name), states.at(name + ".lora_a"),
-                                  states.at(name + ".lora_b"), adapters_->scale);
+    weights[name] = as_stored(name, merge_adapter(own == states.end() ? base.at(name) : own->second, adapters_->forms.at(name),
+                                                  states.at(name + ".lora_a"), states.at(name + ".lora_b"), adapters_->scale));
   }
   return version;
 }

@@ -95,6 +95,7 @@ class TrainingSession {
   std::vector<std::string> names_;       // of the states, then of the moments
   std::vector<Tensor> states_;           // the same order
   std::map<std::string, size_t> index_;  // of a name
+  std::map<std::string, DType> stored_;  // the model's types of weights whose masters are wider
   std::vector<RuntimeValue> in_, out_;   // of a run, kept from one to the next
   int64_t steps_ = 0, batches_ = 0;
   mutable std::mutex mutex_;             // one step, evaluation or copy at a time
