@@ -272,7 +272,7 @@ uint64_t TrainingSession::take(Tensors& states, Tensors& weights, bool* changed)
     for (size_t i = 0; i < graph_.states.size(); ++i) {
       Tensor& t = states[names_[i]];
       if (t.defined() && (!t.bytes() || std::memcmp(t.data(), states_[i].data(), static_cast<size_t>(t.bytes())) == 0)) continue;
-      t = copy_of(states_[i]);
+      t = narrowed(states_[i], states_[i].dtype());
       news.push_back(names_[i]);
     }
   }
