@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,3 +226,18 @@ def test_a_narrow_gain_with_checkpoint(tmp_path: Any) -> None:
     again.load_checkpoint(tmp_path / "c")
     assert again.weights["gain"] == trainer.weights["gain"] != 1.25
     assert numpy_helper.to_array(initializers(again.model())["gain"]) == np.float16(again.weights["gain"])
+
+
+@pytest.mark.parametrize("trainable", ["all", LoRA(2, targets="*")], ids=["all", "lora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_live_session(kind: str, trainable: Any, tmp_path: Path) -> None:
+    """What runs after a step are the weights that would be saved: narrow ones."""
+    trainer = Trainer(mlp(kind), "mse", SGD(0.1), trainable=trainable)
+    session = trainer.session
+    before = session.run(None, {"x": X})[0]
+    for _ in range(3):
+        trainer.step(X, Y)
+        trainer.save(tmp_path / "m.onnx")
+        now = session.run(None, {"x": X})[0]
+        np.testing.assert_array_equal(now, tiercel.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"x": X})[0])
+    assert (now != before).any()
