@@ -161,7 +161,7 @@ class WinogradConv final : public Kernel {
       g.b = &bp;
       g.c = m + f * m_step;
       g.c_row = width;
-      g.next_b = f + 1 < shape.frequencies() ? bp + matrix : nullptr;
+      g.next_b = f + 1 < shape.frequencies() || p + 1 < panels() ? bp + matrix : nullptr;  // panels lie one after the other
       if (!together && f + 1 < shape.frequencies()) fetch(ap + v_step(), tiles * v_row());
       gemm().gemm(g);
     }
@@ -264,7 +264,7 @@ int winograd_tile(const ConvProblem& p) {
     if (p.kernel[a] != 3 || p.stride[a] != 1 || p.dilation[a] != 1 || p.out[a] < 2) return 0;
   if (p.channels < 8 || p.outputs < 8) return 0;
   const double direct = direct_cycles(p), four = winograd_cycles(p, 4), two = winograd_cycles(p, 2);
-  if (std::min(four, two) > 0.8 * direct) return 0;  // else the larger weights are not worth it
+  if (std::min(four, two) > 0.9 * direct) return 0;  // else the larger weights are not worth their memory
   return two < 0.9 * four ? 2 : 4;
 }
 
