@@ -38,6 +38,7 @@ def write(folder: Path, everything: tables.Results, models: Path, threads: int, 
             "A point is a node, its area the share of the time of its model. Bytes are those of its inputs, weights and outputs, once each; what stays "
             "in a cache may lie above the line of the memory. FLOPs are those of the direct algorithm as far as a node has one; the lines are "
             "independent multiply-adds, and numpy's sum of two arrays.",
+            "## Floors of arithmetic", roofline.floor_table(profiles, everything),
             "## Arena of intermediates", roofline.arena_table(profiles),
         ]  # fmt: skip
     path = folder / "report.md"

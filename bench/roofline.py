@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tables import geometric_mean, markdown
+from tables import Results, geometric_mean, markdown, pairs, speedup
 from tiercel.cli.compare import MeasurementError
 from tiercel.cli.text import size
 
@@ -81,4 +81,25 @@ def arena_table(profiles: dict[str, Profile]) -> str:
         share = f"{shares[-1]:.3f}" if m["live_bound"] else ""
         rows.append([name, size(m["arena"]), size(m["live_bound"]), share, str(m["instructions"]), str(m["barriers"])])
     rows.append(["geometric mean", "", "", f"{geometric_mean(shares):.3f}" if shares else "", "", ""])
+    return markdown(rows)
+
+
+def floor_table(profiles: dict[str, Profile], everything: Results) -> str:
+    """What the arithmetic alone would take at the peak of all threads, and how many times as fast as the first engine that would be: the bound of
+    a direct algorithm in f32 (Winograd's where it runs). Weights from memory and steps that wait for each other are not in it."""
+    base = next(iter(everything.values()))[0].engine
+    rows = [["model", "GFLOP", "floor ms", "measured ms", "floor over it", f"{base} over the floor", f"{base} over measured"]]
+    bounds, shares = [], []
+    for name, (one, mine) in pairs(everything, "tiercel").items():
+        if name not in profiles:
+            continue
+        p = profiles[name]
+        work = sum(r["gflops"] * r["seconds"] for r in p.rows)
+        floor, took = work / p.peak, mine.median("median_s")
+        bounds.append(one.median("median_s") / floor)
+        shares.append(floor / took)
+        numbers = [f"{work:.3g}", f"{floor * 1e3:.3g}", f"{took * 1e3:.3g}", f"{shares[-1]:.2f}", f"{bounds[-1]:.2f}", f"{speedup(one, mine):.2f}"]
+        rows.append([name, *numbers])
+    mean = [f"{geometric_mean(v):.2f}" if v else "" for v in (shares, bounds)]
+    rows.append(["geometric mean", "", "", "", *mean, ""])
     return markdown(rows)

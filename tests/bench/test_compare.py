@@ -98,7 +98,7 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for line in ("| one |", "| other |", "slowest model against the faster of its peers", "| against onnxruntime |"):
         assert line in printed
         assert line in text
-    assert "## Arena of intermediates" in text
+    assert "## Arena of intermediates" in text and "## Floors of arithmetic" in text
     assert set(json.loads(log.read_text())["models"]) == {"one", "other"}
 
 
@@ -144,3 +144,11 @@ def test_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main([str(tmp_path)]) == 2
     assert "zoo.py" in capsys.readouterr().err
     assert sys.modules["compare"] is bench
+
+
+def test_floors(measured: dict[str, list[Result]]) -> None:
+    """100 GFLOP at 400 GFLOPS take a quarter of a second: a quarter of what was measured, a sixteenth of the first engine's four."""
+    rows = [{"gflops": 200.0, "gbytes_per_s": 1.0, "seconds": 0.5}, {"gflops": 0.0, "gbytes_per_s": 1.0, "seconds": 0.5}]
+    text = roofline.floor_table({"a": roofline.Profile(400.0, rows, {})}, measured)
+    assert "| a | 100 | 250 | 1e+03 | 0.25 | 16.00 | 4.00 |" in text.splitlines()
+    assert text.splitlines()[-1].startswith("| geometric mean | ")
