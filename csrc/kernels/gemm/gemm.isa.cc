@@ -114,6 +114,7 @@ struct Pass {
     for (int64_t k = k0; k < k1;) {
 #pragma GCC unroll 8
       for (int v = 0; v < kRegs; ++v) acc[v] = zero();
+#pragma GCC unroll 2
       for (const int64_t end = least(k + g.chain, k1); k < end; ++k, b0 += kPanel, b1 += kPanel) {
         const F x = set1(a[k]);
         F y[kRegs];  // read in order of their addresses: the hardware fetches ahead by streams
