@@ -4,6 +4,7 @@
 
 #include "graph/graph.h"
 #include "kernels/optimizer/optimizer.h"
+#include "ops/registry.h"
 
 namespace tiercel::optimizers {
 
@@ -42,6 +43,22 @@ template <class T> OptimizerStep<T> step_of(const Settings& s, const Form& form,
   step.correction1 = static_cast<T>(1 - std::pow(s.beta1, static_cast<double>(t)));
   step.root_correction2 = static_cast<T>(std::sqrt(1 - std::pow(s.beta2, static_cast<double>(t))));
   return step;
+}
+
+inline void check_scalars(PrepareContext& ctx) {
+  for (const int i : {kRate, kStep, kGuard, kScale})
+    if (ctx.has_input(i) && ctx.shape(i).count() != 1) ctx.fail("input ", i, " should be a scalar");
+}
+
+// Has a check found something that is not finite? Nothing changes then.
+inline bool is_stopped(const Args& a) {
+  const int64_t* const guard = a.in<int64_t>(kGuard);
+  return guard && *guard >= 0;
+}
+
+template <class T> OptimizerStep<T> step_of(const Settings& s, const Form& form, const Args& a) {
+  const T* const scale = a.in<T>(kScale);
+  return step_of<T>(s, form, *a.in<T>(kRate), scale ? static_cast<double>(*scale) : 1, *a.in<int64_t>(kStep));
 }
 
 inline void run_step(const OptimizerStep<float>& s) { optimizer().step(s); }

@@ -26,7 +26,7 @@ template <Form form> void infer(InferContext& ctx) {
   ctx.check(t == DType::kFloat || t == DType::kDouble, "the parameter should be float or double, got ", dtype_name(t));
   for (int i = 0; i < ctx.num_inputs(); ++i) {
     if (!ctx.has_input(i) && (i == kGuard || i == kScale)) continue;
-    const DType right = i == kStep || i == kRows ? DType::kInt64 : t;
+    const DType right = i == kStep || i == kGuard || i == kRows ? DType::kInt64 : t;
     ctx.check(ctx.dtype(i) == right, "input ", i, " should be ", dtype_name(right), ", got ", dtype_name(ctx.dtype(i)));
   }
   for (int i = 0; i < kStates; ++i) {
@@ -56,8 +56,7 @@ template <class T> alignas(64) constexpr T zeros[kZeros] = {};
 template <class T, Form form> void make(PrepareContext& ctx) {
   constexpr int kStates = 1 + form.m + form.v;
   const Shape& table = ctx.shape(kParameter);
-  for (const int i : {kRate, kStep, kGuard, kScale})
-    if (ctx.has_input(i) && ctx.shape(i).count() != 1) ctx.fail("input ", i, " should be a scalar");
+  check_scalars(ctx);
   if (table.rank() == 0) ctx.fail("the parameter should have rank 1 at least");
   const int64_t most = ctx.shape(kRows).count(), extent = table[0], block = table.count(1, table.rank());
   Shape sums = table;
@@ -85,10 +84,8 @@ template <class T, Form form> void make(PrepareContext& ctx) {
       w.parallel_for(extent * block, 65536, [&](int64_t b, int64_t e) { std::memcpy(to + b, from + b, static_cast<size_t>(e - b) * sizeof(T)); });
     }
     if (copies) w.barrier();
-    const T* const guard = a.in<T>(kGuard);
-    if (guard && !std::isfinite(*guard)) return;
-    const T* const scale = a.in<T>(kScale);
-    OptimizerStep<T> all = step_of<T>(settings, form, *a.in<T>(kRate), scale ? static_cast<double>(*scale) : 1, *a.in<int64_t>(kStep));
+    if (is_stopped(a)) return;
+    OptimizerStep<T> all = step_of<T>(settings, form, a);
     if (lazy) all.epsilon /= all.root_correction2;
     const T* const g = a.in<T>(kSums);
     const auto update = [&](int64_t at, int64_t size, const T* gradient) {

@@ -50,6 +50,7 @@ void place_updates(Graph& graph) {
     auto before = std::next(nodes[static_cast<size_t>(last)]->self);
     while (before != n->self && std::find(updates.begin(), updates.end(), before->get()) != updates.end()) ++before;
     if (before != n->self) graph.nodes().splice(before, graph.nodes(), n->self);
+    places.at(n) = last;  // those that stand there keep their order, which is that in which they came
   }
 }
 

@@ -1,7 +1,6 @@
 #include "training/step_graph.h"
 
 #include <algorithm>
-#include <sstream>
 
 #include "autodiff/gradients.h"
 #include "ops/infer_graph.h"
@@ -12,41 +11,10 @@
 #include "training/masters.h"
 #include "training/row_gradient.h"
 #include "training/training_mode.h"
+#include "training/update_graph.h"
 
 namespace tiercel {
 namespace {
-
-struct OptimizerRow {
-  const char* name;
-  const char* op;
-  bool m, v;
-  const char* options;
-};
-constexpr OptimizerRow kOptimizers[] = {
-    {"sgd", "Sgd", false, false, "weight_decay"},
-    {"momentum", "Momentum", true, false, "momentum nesterov weight_decay"},
-    {"rmsprop", "RMSprop", true, true, "momentum beta2 epsilon weight_decay"},
-    {"adagrad", "Adagrad", false, true, "epsilon weight_decay lr_decay"},
-    {"adam", "Adam", true, true, "beta1 beta2 epsilon weight_decay lazy"},
-    {"adamw", "AdamW", true, true, "beta1 beta2 epsilon weight_decay lazy"},
-    {"lion", "Lion", true, false, "beta1 beta2 weight_decay"},
-};
-
-const OptimizerRow& optimizer_row(const OptimizerSpec& spec) {
-  std::string names;
-  for (const OptimizerRow& row : kOptimizers) {
-    names += cat(names.empty() ? "" : ", ", row.name);
-    if (spec.name != row.name) continue;
-    for (const auto& [key, value] : spec.options) {
-      std::istringstream known(row.options);
-      bool found = false;
-      for (std::string word; known >> word;) found |= word == key;
-      if (!found) fail(Code::kInvalidArgument, "optimizer ", row.name, " has no option \"", key, "\"; it has: ", row.options);
-    }
-    return row;
-  }
-  fail(Code::kInvalidArgument, "there is no optimizer \"", spec.name, "\"; there are: ", names);
-}
 
 Value* value_named(const Graph& g, const std::string& name) {
   for (int id = 0; id < g.num_values(); ++id)
@@ -199,207 +167,10 @@ Value* add_loss(GraphWriter& w, const TrainingOptions& o, Value* prediction, Val
   return loss;
 }
 
-// A scalar in the types of the parameters that read it.
-class Scalars {
- public:
-  Scalars(GraphWriter& w, Value* v) : w_(w), v_(v) {}
-  Value* as(DType t) {
-    if (!v_ || w_.dtype(v_) == t) return v_;
-    Value*& made = made_[t];
-    if (!made) made = w_.op("Cast", {v_}, {{"to", static_cast<int64_t>(t)}});
-    return made;
-  }
-
- private:
-  GraphWriter& w_;
-  Value* v_;
-  std::map<DType, Value*> made_;
-};
-
-int input_index(const Graph& g, const Value* v) { return static_cast<int>(std::find(g.inputs().begin(), g.inputs().end(), v) - g.inputs().begin()); }
-
-// The scalars that updates read, in the types of the parameters; made before the gradients, so that an update need not wait for them.
-struct Scalings {
-  GraphWriter& w;
-  Value* const lr;
-  Scalars guard;                    // of a null value: none
-  std::map<double, Scalars> rates;  // by factor of the learning rate
-  Scalings(GraphWriter& writer, Value* loss) : w(writer), lr(w.input("tiercel_lr", Type::tensor(DType::kDouble, Shape{}))), guard(w, loss) {}
-  Value* rate(DType t, double factor) {
-    if (!rates.count(factor)) rates.try_emplace(factor, w, w.scale(lr, factor));
-    return rates.at(factor).as(t);
-  }
-};
-
-bool is_lazy(const OptimizerSpec& spec) {
-  const auto it = spec.options.find("lazy");
-  return it != spec.options.end() && it->second != 0;
-}
-
-WeightOptions options_of(const TrainingOptions& o, const Value* weight) {
-  const auto it = o.groups.find(weight->name);
-  return it == o.groups.end() ? WeightOptions{} : it->second;
-}
-
-AttributeList optimizer_attributes(const TrainingOptions& o, const WeightOptions& own) {
-  std::map<std::string, double> options = o.optimizer.options;
-  if (own.weight_decay) options["weight_decay"] = *own.weight_decay;
-  AttributeList attributes;
-  for (const auto& [key, value] : options) {  // the names that the rows hold outlive the list
-    for (const char* known : {"momentum", "beta1", "beta2", "epsilon", "weight_decay", "lr_decay"})
-      if (key == known) attributes.emplace_back(known, static_cast<float>(value));
-    if (key == "nesterov") attributes.emplace_back("nesterov", int64_t{value != 0});
-  }
-  return attributes;
-}
-
-// Weights of one type and of equal settings, which one node updates.
-struct Bucket {
-  DType dtype;
-  WeightOptions own;
-  std::vector<size_t> members;
-  int64_t bytes = 0;
-};
-// A bucket is full when its gradients take this much. A large weight is updated as soon as its gradient is there, so that not all
-// gradients live at once; many small ones cost one node.
-constexpr int64_t kBucketBytes = 1 << 20;
-
-// In the order in which gradients come to be; gradients of rows are not among them.
-std::vector<Bucket> buckets_of(const Graph& g, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<WeightGradient>& grads,
-                               int64_t most) {
-  std::map<const Node*, size_t> places;
-  for (const auto& n : g.nodes()) places.emplace(n.get(), places.size());
-  std::vector<std::pair<size_t, size_t>> order;
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (const Value* const v = grads[i].value; v && !grads[i].rows) order.emplace_back(v->producer ? places.at(v->producer) : 0, i);
-  std::sort(order.begin(), order.end());
-  std::vector<Bucket> buckets;
-  for (const auto& [place, i] : order) {
-    const WeightOptions own = options_of(o, weights[i]);
-    const Type& t = weights[i]->type;
-    auto open = std::find_if(buckets.begin(), buckets.end(), [&](const Bucket& b) {
-      return b.dtype == t.dtype && b.own.lr == own.lr && b.own.weight_decay == own.weight_decay && b.bytes < most;
-    });
-    if (open == buckets.end()) open = buckets.insert(open, {t.dtype, own, {}, 0});
-    open->members.push_back(i);
-    open->bytes += bytes_of(t.dtype, t.shape.count());
-  }
-  return buckets;
-}
-
-// An update of a list of weights: its outputs are those of the graph, in place of `replaced`, which are inputs of it.
-void add_update(GraphWriter& w, std::vector<StepGraph::Update>& updates, const char* op, std::vector<Value*> scalars, const std::vector<Value*>& parameters,
-                const std::vector<Value*>& grads, const std::vector<Value*>& moments, AttributeList attributes) {
-  std::vector<Value*> in = std::move(scalars);
-  in.resize(4, nullptr);
-  for (const auto* list : {&parameters, &grads, &moments}) in.insert(in.end(), list->begin(), list->end());
-  for (const auto* list : {&parameters, &moments})
-    for (const Value* v : *list) updates.push_back({input_index(w.graph(), v), true});
-  w.name = cat("update ", parameters[0]->name, parameters.size() > 1 ? cat(" and ", parameters.size() - 1, " more") : std::string());
-  for (Value* out : w.ops(op, std::move(in), static_cast<int>(parameters.size() + moments.size()), std::move(attributes), kTiercelDomain))
-    w.graph().add_output(out);
-}
-
-// The same of one weight whose gradient is of rows.
-void add_row_update(GraphWriter& w, std::vector<StepGraph::Update>& updates, const char* op, std::vector<Value*> scalars, Value* parameter,
-                    const WeightGradient& grad, const std::vector<Value*>& moments, AttributeList attributes) {
-  add_update(w, updates, cat(op, "Rows").c_str(), std::move(scalars), {parameter}, {grad.rows, grad.value}, moments, std::move(attributes));
-}
-
-std::vector<Value*> moments_of(GraphWriter& w, const OptimizerRow& row, const std::vector<Value*>& parameters) {
-  std::vector<Value*> moments;
-  for (const bool first : {true, false})
-    if (first ? row.m : row.v)
-      for (const Value* p : parameters) moments.push_back(w.input(cat(first ? "tiercel_m " : "tiercel_v ", p->name), w.type(p)));
-  return moments;
-}
-
-// Appends the optimiser: its moments become inputs, what it makes outputs. Nothing changes where the guard (if any) is not finite. `scale`
-// (a double, may be null) multiplies the gradients.
-void add_optimizer(GraphWriter& w, std::vector<StepGraph::Update>& updates, const TrainingOptions& o, const std::vector<Value*>& weights,
-                   std::vector<WeightGradient> grads, Scalings& scalings, Value* step, Value* scale) {
-  const OptimizerRow& row = optimizer_row(o.optimizer);
-  w.name = "clip_gradients";
-  if (o.clip_value > 0) {
-    Scalars factor(w, scale);
-    for (WeightGradient& grad : grads) {
-      Value*& g = grad.value;
-      if (!g) continue;
-      if (scale) g = w.mul(g, factor.as(w.dtype(g)));
-      g = w.op("Clip", {g, w.scalar_like(-o.clip_value, g), w.scalar_like(o.clip_value, g)});
-    }
-    scale = nullptr;
-  }
-  if (o.clip_norm > 0) {
-    std::vector<Value*> in{scale};
-    for (const WeightGradient& g : grads) if (g) in.push_back(g.value);
-    scale = w.op("ClipScale", std::move(in), {{"max_norm", static_cast<float>(o.clip_norm)}}, kTiercelDomain);
-  }
-  Scalars factor(w, scale);
-  for (const Value* p : weights) {  // casts stand before all updates
-    factor.as(w.dtype(p));
-    scalings.guard.as(w.dtype(p));
-    scalings.rate(w.dtype(p), options_of(o, p).lr);
-  }
-  for (const Bucket& b : buckets_of(w.graph(), o, weights, grads, o.clip_norm > 0 || o.accumulate ? INT64_MAX : kBucketBytes)) {
-    std::vector<Value*> parameters, gradients;
-    for (const size_t i : b.members) {
-      parameters.push_back(weights[i]);
-      gradients.push_back(grads[i].value);
-    }
-    add_update(w, updates, row.op, {scalings.rate(b.dtype, b.own.lr), step, scalings.guard.as(b.dtype), factor.as(b.dtype)}, parameters, gradients,
-               moments_of(w, row, parameters), optimizer_attributes(o, b.own));
-  }
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (!grads[i].rows) continue;
-    const WeightOptions own = options_of(o, weights[i]);
-    const DType t = w.dtype(weights[i]);
-    AttributeList attributes = optimizer_attributes(o, own);
-    if (is_lazy(o.optimizer)) attributes.emplace_back("lazy", int64_t{1});
-    add_row_update(w, updates, row.op, {scalings.rate(t, own.lr), step, scalings.guard.as(t), factor.as(t)}, weights[i], grads[i],
-                   moments_of(w, row, {weights[i]}), std::move(attributes));
-  }
-}
-
-// Appends sums of gradients: an Sgd whose rate is minus the share of the batch.
-void add_sums(GraphWriter& w, StepGraph& r, const std::vector<Value*>& weights, const std::vector<WeightGradient>& grads, Scalings& scalings, Value* step) {
-  const auto sum_of = [&](size_t i) { return w.input("tiercel_g " + weights[i]->name, w.type(weights[i])); };
-  const auto scalars = [&](DType t) { return std::vector<Value*>{scalings.rate(t, 1), step, scalings.guard.as(t)}; };
-  for (const Bucket& b : buckets_of(w.graph(), {}, weights, grads, kBucketBytes)) {
-    std::vector<Value*> sums, gradients;
-    for (const size_t i : b.members) {
-      sums.push_back(sum_of(i));
-      gradients.push_back(grads[i].value);
-    }
-    add_update(w, r.updates, "Sgd", scalars(b.dtype), sums, gradients, {}, {});
-  }
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (grads[i].rows) add_row_update(w, r.updates, "Sgd", scalars(w.dtype(weights[i])), sum_of(i), grads[i], {}, {});
-}
-
-void build_apply(StepGraph& r, const TrainingOptions& o, const std::vector<Value*>& weights, const std::vector<WeightGradient>& grads) {
-  r.apply = std::make_shared<Graph>();
-  r.apply->opsets = r.step->opsets;
-  GraphWriter w(*r.apply);
-  Value* const step = w.input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
-  Value* const scale = w.input("tiercel_scale", Type::tensor(DType::kDouble, Shape{}));
-  std::vector<Value*> parameters;
-  std::vector<WeightGradient> sums;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (!grads[i]) continue;
-    parameters.push_back(w.input(weights[i]->name, weights[i]->type));
-    sums.push_back({w.input("tiercel_g " + weights[i]->name, weights[i]->type), nullptr});
-  }
-  Scalings scalings(w, nullptr);
-  add_optimizer(w, r.apply_updates, o, parameters, sums, scalings, step, scale);
-}
-
 }  // namespace
 
 StepGraph build_step(const Model& model, const TrainingOptions& o) {
-  optimizer_row(o.optimizer);  // or an error
-  if (is_lazy(o.optimizer) && o.accumulate)
-    fail(Code::kInvalidArgument, "lazy updates are of the rows that one batch has: they do not go with accumulate, which adds up whole gradients");
+  check_optimizer(o);
   StepGraph r;
   r.step = differentiable_graph(model);
   Graph& g = *r.step;
@@ -437,13 +208,8 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   Value* const loss = add_loss(w, o, prediction, target);
   g.clear_outputs();
   g.add_output(loss);
-  r.forward = g.clone();
   const Node* const forward_end = g.nodes().back().get();
-  Scalings scalings(w, loss);
-  for (const Value* p : weights) {
-    scalings.guard.as(w.dtype(p));
-    scalings.rate(w.dtype(p), o.accumulate ? 1 : options_of(o, p).lr);
-  }
+  UpdateWriter updates(w, o, weights, step, loss, r.updates, r.checks);
   const GradientSeed seed{loss, nullptr};
   const std::vector<WeightGradient> grads = with_rows(w, weights, gradients(w, {&seed, 1}, weights));
   bool any = false;
@@ -452,18 +218,19 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
     if (!grads[i] && !o.trainable.empty()) fail(Code::kInvalidArgument, "the loss does not depend on the weight \"", r.states[i], "\"");
   }
   if (!any) fail(Code::kInvalidArgument, "the loss depends on none of the model's weights");
+  for (size_t i = 0; i < grads.size(); ++i)
+    if (grads[i]) r.graded.push_back(i), g.add_output(grads[i].value);
+  r.whole = g.clone();
+  g.clear_outputs();
+  g.add_output(loss);
   for (const auto& [before, now] : after) {
     const auto at = std::find(g.inputs().begin(), g.inputs().end(), before);
     if (at == g.inputs().end()) continue;
     r.updates.push_back({static_cast<int>(at - g.inputs().begin()), false});
     g.add_output(now);
   }
-  if (o.accumulate) {
-    add_sums(w, r, weights, grads, scalings, step);
-    build_apply(r, o, weights, grads);
-  } else {
-    add_optimizer(w, r.updates, o, weights, grads, scalings, step, nullptr);
-  }
+  updates.add(grads);
+  if (o.accumulate) build_apply(r, o, weights, grads);
   recompute(g, forward_end, o.recompute);
   return r;
 }

@@ -31,15 +31,19 @@ struct TrainingOptions {
   int64_t seed = 0;                     // of Dropout
   RecomputeOptions recompute;           // in the backward pass
   bool accumulate = false;              // gradients are added up over batches; a graph of its own applies them
+  bool atomic = false;                  // no update before all gradients have been found finite: all of them live until then
 };
 
 struct StepGraph {
   int num_inputs = 0;               // of the model
   std::vector<std::string> states;  // constants of the model that are inputs now: weights (narrow ones as floats), then running statistics
   int num_weights = 0;
-  // In training mode, as far as the loss. Inputs: the model's, target, states, step (int64).
-  std::shared_ptr<Graph> forward;
-  // The whole step. Inputs: the same, tiercel_lr (double), the optimiser's moments. Outputs: the loss, then one for each of `updates`.
+  // In training mode, as far as the gradients. Inputs: the model's, target, states, step (int64), the rate. Outputs: the loss, then the gradients of the
+  // weights number `graded` of `states`.
+  std::shared_ptr<Graph> whole;
+  std::vector<size_t> graded;
+  // The whole step. Inputs: the same, tiercel_lr (double), the optimiser's moments. Outputs: the loss, one for each of `updates`, then which gradient
+  // is not finite: a number of checks.names, kLossNotFinite or -1.
   // With `accumulate`, instead: tiercel_lr is minus the share of the batch, and sums of gradients take the place of moments.
   std::shared_ptr<Graph> step;
   struct Update {
@@ -47,8 +51,13 @@ struct StepGraph {
     bool in_place;   // the output may be given the input's memory
   };
   std::vector<Update> updates;
+  struct Checks {
+    std::vector<std::string> names;  // of weights, in the order in which their gradients are looked at
+    std::vector<int64_t> begins;     // of lists of them: what comes before the list of a bad one was updated; atomic: only 0
+  };
+  Checks checks, apply_checks;
   // With `accumulate`: from sums of gradients to weights. Inputs: states' names, tiercel_step, tiercel_lr, tiercel_scale (double, of the
-  // sums). Outputs: one for each of `apply_updates`.
+  // sums). Outputs: one for each of `apply_updates`, then which sum is not finite.
   std::shared_ptr<Graph> apply;
   std::vector<Update> apply_updates;
   std::vector<std::string> notes;   // what is not trained though a file may expect it: for a warning

@@ -6,6 +6,8 @@
 #include <map>
 
 #include "autodiff/gradients.h"
+#include "ops/gradient_check.h"
+#include "ops/registry.h"
 #include "passes/basic.h"
 #include "passes/passes.h"
 #include "training/masters.h"
@@ -68,7 +70,7 @@ TrainingSession::TrainingSession(Model model, const TrainingOptions& options, co
     states.emplace_back(name, Type::tensor(weight ? master_type(t.dtype()) : t.dtype(), t.shape()));
   }
   add_states(states);
-  for (const auto& g : {graph_.step, graph_.evaluate, graph_.forward}) g->erase_dead();  // what became inputs is held by the states alone
+  for (const auto& g : {graph_.step, graph_.evaluate, graph_.whole}) g->erase_dead();  // what became inputs is held by the states alone
   for (size_t i = 0; i < states_.size(); ++i) {
     Tensor& from = constants.at(names_[i])->constant;
     copy_widened(from, states_[i]);
@@ -152,11 +154,13 @@ double TrainingSession::run_batch(std::span<const RuntimeValue> batch, double lr
   const size_t given = static_cast<size_t>(graph_.num_inputs) + 1;
   if (batch.size() != given) fail(Code::kInvalidArgument, "a step takes ", given, " arrays, the model's inputs and the target; got ", batch.size());
   check_target(batch);
+  torn_ = 0;
   in_.assign(batch.begin(), batch.end());
   const Touch touched{*this};
   run(step_, graph_.updates, 1, lr, batches_ + 1, 1);
   const double loss = scalar_of(out_[0]);
-  if (!std::isfinite(loss)) report_not_finite(batch);
+  const int64_t bad = out_.back().tensor().ints()[0];
+  if (bad >= 0) report_not_finite(batch, bad);
   for (size_t i = 0; i < graph_.updates.size(); ++i) {
     if (graph_.updates[i].in_place) continue;
     const Tensor to = in_[static_cast<size_t>(graph_.updates[i].input)].tensor();
@@ -188,6 +192,9 @@ void TrainingSession::apply(double lr, double scale) {
   in_.clear();
   const Touch touched{*this};
   run(apply_, graph_.apply_updates, 0, lr, steps_ + 1, scale);
+  if (const int64_t bad = out_.back().tensor().ints()[0]; bad >= 0)
+    fail(Code::kRuntimeException, "step ", steps_ + 1, ": the sum of the gradients of the weight \"", graph_.apply_checks.names.at(static_cast<size_t>(bad)),
+         "\" over the batches is not finite, though each of them is: it overflowed. The weights are unchanged");
   for (size_t i = 0; i < states_.size(); ++i)
     if (names_[i].starts_with("tiercel_g ") && states_[i].bytes()) std::memset(states_[i].data(), 0, static_cast<size_t>(states_[i].bytes()));
   ++steps_;
@@ -213,34 +220,107 @@ double TrainingSession::evaluate(std::span<const RuntimeValue> batch, std::vecto
   return loss;
 }
 
-// Every float of the forward pass becomes an output, unoptimised, and the first that is not finite is named.
-void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch) {
-  const std::shared_ptr<Graph> g = graph_.forward->clone();
-  std::vector<std::string> labels{""};
-  for (const auto& n : g->nodes())
-    for (Value* v : n->outputs)
-      if (v && v->type.is_tensor() && is_float_type(v->type.dtype) && !v->graph_output_uses) {
-        labels.push_back(v->name.empty() ? n->label() : cat(n->label(), ", result \"", v->name, "\""));
-        g->add_output(v);
+namespace {
+
+// A check of its own for each float of the graph (a narrow one is widened for it), just behind it: what a run of all nodes as they are costs, whatever is
+// wrong. Every output is one then.
+std::vector<Value*> probe(Graph& g) {
+  std::vector<Node*> nodes;
+  for (const auto& n : g.nodes()) nodes.push_back(n.get());
+  g.clear_outputs();
+  std::vector<Value*> probed;
+  for (Node* n : nodes) {
+    const auto next = std::next(n->self);
+    Node* const before = next == g.nodes().end() ? nullptr : next->get();
+    for (Value* v : n->outputs) {
+      if (!v || !v->type.is_tensor() || !is_float_type(v->type.dtype)) continue;
+      probed.push_back(v);
+      if (Type wide = v->type; (wide.dtype = master_type(wide.dtype)) != v->type.dtype) {
+        v = g.emit("Cast", "", 13, {v}, wide, before);
+        v->producer->set("to", static_cast<int64_t>(wide.dtype));
       }
+      g.add_output(g.emit("GradientCheck", kTiercelDomain, 1, {nullptr, nullptr, v}, Type::tensor(DType::kInt64, Shape{}), before));
+    }
+  }
+  return probed;
+}
+
+std::string place_of(const Value* v) {
+  const std::string node = v->producer->label();
+  return v->name.empty() || v->name == v->producer->name ? node : cat(node, ", result \"", v->name, "\"");
+}
+
+}  // namespace
+
+// The step again, every node as it stands, without updates: which results are not finite? Of a loss the first is named; of a gradient the one that its way
+// back over such results of the backward pass leads to.
+std::string TrainingSession::find_not_finite(std::span<const RuntimeValue> batch, int weight) {
+  const std::shared_ptr<Graph> g = graph_.whole->clone();
+  Value* const loss = g->outputs()[0];
+  Value* at = weight < 0 ? loss : g->outputs()[static_cast<size_t>(weight) + 1];
+  std::vector<Value*> probed = probe(*g);
   SessionOptions plain = options_;
   plain.optimization_level = 0;
+  plain.disabled_passes.push_back("place_updates");  // probes stand right
+  const std::string loss_place = loss->producer->label();
+  std::vector<std::string> places;
+  std::map<const Value*, size_t> numbers;
+  std::vector<std::vector<size_t>> operands;  // of each of them, those that are results themselves
+  std::vector<bool> backward;                 // does it belong to the backward pass?
+  bool after_loss = false;
+  const Node* last = nullptr;
+  for (Value* v : probed) {
+    after_loss |= last == loss->producer && v->producer != last;
+    last = v->producer;
+    backward.push_back(after_loss);
+    numbers.emplace(v, places.size());
+    places.push_back(place_of(v));
+    auto& own = operands.emplace_back();
+    for (const Value* in : v->producer->inputs)
+      if (const auto it = numbers.find(in); in && it != numbers.end()) own.push_back(it->second);
+  }
+  const auto start = numbers.find(at);
+  size_t k = start == numbers.end() ? places.size() : start->second;
   Session s(with_graph(model_, g), plain);
   std::vector<RuntimeValue> in(batch.begin(), batch.end()), out(s.outputs().size());
   for (size_t i = 0; i < graph_.states.size(); ++i) in.emplace_back(states_[i]);
   in.emplace_back(Tensor::of<int64_t>({}, {batches_ + 1}));
-  std::string where = g->outputs()[0]->producer->label();
+  if (in.size() < s.inputs().size()) in.emplace_back(Tensor::of<double>({}, {0}));
+  s.run(in, out);
+  const auto bad = [&](size_t i) { return out[i].tensor().ints()[0] >= 0; };
+  if (weight < 0) {
+    for (size_t i = 0; i < places.size() && !backward[i]; ++i) if (bad(i)) return places[i];
+    return loss_place;
+  }
+  if (k == places.size() || !bad(k)) return "";
+  const auto operand = [&](bool back) {
+    const auto it = std::find_if(operands[k].begin(), operands[k].end(), [&](size_t i) { return backward[i] == back && bad(i); });
+    return it == operands[k].end() ? places.size() : *it;
+  };
+  for (size_t before; (before = operand(true)) != places.size();) k = before;
+  const size_t forward = operand(false);
+  return forward == places.size() ? places[k] : cat(places[k], " (it reads what is not finite in the forward pass: ", places[forward], ")");
+}
+
+void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch, int64_t bad) {
+  const bool loss = bad == kLossNotFinite;
+  const std::string name = loss ? "" : graph_.checks.names.at(static_cast<size_t>(bad));
+  const std::string what = cat("step ", steps_ + 1, ": ", loss ? "the loss" : cat("the gradient of the weight \"", name, "\""), " is not finite");
+  // What lists before that of the gradient belong to has been updated.
+  const auto list = std::upper_bound(graph_.checks.begins.begin(), graph_.checks.begins.end(), bad) - 1;
+  torn_ = loss ? 0 : *list;
+  const std::string unchanged = !torn_ ? "the weights are unchanged"
+      : cat(torn_, " of ", graph_.checks.names.size(), graph_.apply ? " sums of gradients" : " weights", " had been updated before, with finite gradients; no other has changed (atomic=True: a step is whole or not at all)");
   for (size_t i = 0; i < batch.size(); ++i)
-    if (!all_finite(batch[i].tensor()))
-      fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite, as input \"", step_.session->inputs()[i].name, "\" is not; the weights are unchanged");
+    if (!all_finite(batch[i].tensor())) fail(Code::kRuntimeException, what, ", as input \"", step_.session->inputs()[i].name, "\" is not; ", unchanged);
   for (size_t i = 0; i < graph_.states.size(); ++i)
     if (!all_finite(states_[i]))
-      fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite, as the weight \"", names_[i],
-           "\" is not: an earlier step made it so (a smaller learning rate or clip_norm may help)");
-  s.run(in, out);
-  for (size_t i = 1; i < out.size(); ++i)
-    if (!all_finite(out[i].tensor())) { where = labels[i]; break; }
-  fail(Code::kRuntimeException, "step ", steps_ + 1, ": the loss is not finite; the first result that is not: ", where, ". The weights are unchanged");
+      fail(Code::kRuntimeException, what, ", as the weight \"", names_[i], "\" is not: an earlier step made it so (a smaller learning rate or clip_norm may help)");
+  int weight = -1;
+  for (size_t i = 0; i < graph_.graded.size(); ++i) if (!loss && graph_.states[graph_.graded[i]] == name) weight = static_cast<int>(i);
+  const std::string where = find_not_finite(batch, weight);
+  fail(Code::kRuntimeException, what, where.empty() ? "" : cat("; the first result", loss ? "" : " of the backward pass", " that is not: ", where), ". ",
+       static_cast<char>(std::toupper(unchanged[0])), unchanged.substr(1));
 }
 
 std::vector<std::pair<std::string, Tensor>> TrainingSession::state() const {

@@ -28,8 +28,8 @@ class TrainingSession {
   // Errors: options that do not exist, a weight that cannot be trained (the node and the way to it are named).
   TrainingSession(Model model, const TrainingOptions& options, const SessionOptions& session = {}, std::optional<Adapters> adapters = {});
 
-  // One step on a batch: the model's inputs, then the target. Returns the loss. A loss that is not finite is an Error(kRuntimeException)
-  // that names the first node with such a result; the weights then stay as they were.
+  // One step on a batch: the model's inputs, then the target. Returns the loss. A loss or a gradient that is not finite is an Error(kRuntimeException)
+  // that names the first node with such a result. All stays as it was, or of a gradient, where the graph is not atomic, `torn` weights (sums) have taken the step.
   double step(std::span<const RuntimeValue> batch, double lr);
   // With TrainingOptions::accumulate, instead: the gradients of a batch, times `share`, join the sums; `apply` takes a step with the sums
   // times `scale`, which begin anew.
@@ -44,6 +44,7 @@ class TrainingSession {
   // Steps, and batches that went through: what Dropout draws with.
   void set_steps(int64_t steps, int64_t batches) { steps_ = steps; batches_ = batches; }
   int64_t batches() const { return batches_; }
+  int64_t torn() const { return torn_; }  // by the last such error
   // Everything that a step changes, under unique names: the model's own for weights and statistics. The memory is live.
   std::vector<std::pair<std::string, Tensor>> state() const;
   int num_weights() const { return graph_.num_weights; }
@@ -66,7 +67,8 @@ class TrainingSession {
   std::vector<ProfileEvent> take_profile() { return step_.session->take_profile(); }
 
  private:
-  [[noreturn]] void report_not_finite(std::span<const RuntimeValue> batch);
+  [[noreturn]] void report_not_finite(std::span<const RuntimeValue> batch, int64_t bad);
+  std::string find_not_finite(std::span<const RuntimeValue> batch, int weight);
   void check_target(std::span<const RuntimeValue> batch) const;
   Session& evaluation();
   double run_batch(std::span<const RuntimeValue> batch, double lr);
@@ -97,7 +99,7 @@ class TrainingSession {
   std::map<std::string, size_t> index_;  // of a name
   std::map<std::string, DType> stored_;  // the model's types of weights whose masters are wider
   std::vector<RuntimeValue> in_, out_;   // of a run, kept from one to the next
-  int64_t steps_ = 0, batches_ = 0;
+  int64_t steps_ = 0, batches_ = 0, torn_ = 0;
   mutable std::mutex mutex_;             // one step, evaluation or copy at a time
 };
 

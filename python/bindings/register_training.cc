@@ -67,7 +67,7 @@ std::shared_ptr<TrainingSession> make(const py::bytes& model, const std::string&
                                       const std::string& output, const std::vector<std::string>& trainable, double clip_norm, double clip_value,
                                       int64_t seed, int threads, bool profile, bool accumulate, const py::dict& groups,
                                       const std::vector<std::string>& adapters, int64_t rank, double alpha, int segments,
-                                      const std::vector<std::string>& keep, bool cheap) {
+                                      const std::vector<std::string>& keep, bool cheap, bool atomic) {
   TrainingOptions o;
   o.recompute = {cheap, segments, keep};
   o.loss = loss_spec(loss);
@@ -78,6 +78,7 @@ std::shared_ptr<TrainingSession> make(const py::bytes& model, const std::string&
   o.clip_value = clip_value;
   o.seed = seed;
   o.accumulate = accumulate;
+  o.atomic = atomic;
   for (const auto& [name, own] : groups) {  // (factor of the learning rate, weight decay or None)
     const py::tuple t = own.cast<py::tuple>();
     o.groups[name.cast<std::string>()] = {t[0].cast<double>(), t[1].is_none() ? std::nullopt : std::optional(t[1].cast<double>())};
@@ -259,7 +260,7 @@ void register_training(py::module_& m) {
            py::arg("trainable") = std::vector<std::string>(), py::arg("clip_norm") = 0.0, py::arg("clip_value") = 0.0, py::arg("seed") = 0,
            py::arg("threads") = 0, py::arg("profile") = false, py::arg("accumulate") = false, py::arg("groups") = py::dict(),
            py::arg("adapters") = std::vector<std::string>(), py::arg("rank") = 0, py::arg("alpha") = 0.0, py::arg("segments") = 0,
-           py::arg("keep") = std::vector<std::string>(), py::arg("recompute_cheap") = true)
+           py::arg("keep") = std::vector<std::string>(), py::arg("recompute_cheap") = true, py::arg("atomic") = false)
       .def("step", &step, py::arg("arrays"), py::arg("lr"), "One step on the model's inputs and the target; gives the loss.")
       .def("accumulate", &accumulate, py::arg("arrays"), py::arg("share"), "Adds a batch's gradients, times share, to the sums; gives the loss.")
       .def("apply", [](TrainingSession& s, double lr, double scale) {
@@ -289,6 +290,7 @@ void register_training(py::module_& m) {
       .def_property_readonly("steps", &TrainingSession::steps)
       .def_property_readonly("batches", &TrainingSession::batches)
       .def_property_readonly("notes", &TrainingSession::notes, "What is not trained though one may expect it.")
+      .def_property_readonly("torn", &TrainingSession::torn)
       .def_property_readonly("num_weights", &TrainingSession::num_weights)
       .def("memory", [](const TrainingSession& s) {
              const Session::Memory m = s.memory();

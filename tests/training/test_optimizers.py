@@ -203,7 +203,7 @@ def test_clip_scale(dtype, most):
     norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads))
     for factor in (None, 0.25):
         scale = None if factor is None else np.array(factor)
-        (got,) = _core.evaluate_node("ClipScale", "ai.tiercel", 1, [scale, *grads], [True], [("max_norm", 1, most)])
+        (got,) = _core.evaluate_node("ClipScale", "ai.tiercel", 1, [scale, None, None, *grads], [True], [("max_norm", 1, most)])
         f = factor or 1.0
         np.testing.assert_allclose(got, f * min(1, most / (f * norm + 1e-6)), rtol=1e-6)
 

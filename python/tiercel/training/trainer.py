@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
+from tiercel.errors import RuntimeException
 from tiercel.training import checkpoint, lora, resume
 from tiercel.training.callbacks import Callback
 from tiercel.training.checks import number, numbers, replace_file, whole
@@ -45,7 +46,9 @@ class Trainer:
     ``accumulate``: so many batches make one step, as if they were one batch. ``recompute``: what the backward pass
     computes again rather than keep. By default results of elementwise operators and layer normalisation where what they
     are made of is kept anyway; "none": nothing; "sqrt", a number of segments, or patterns of values' names that are
-    kept: gradient checkpointing, of the forward pass only what goes from one segment to the next is kept."""
+    kept: gradient checkpointing, of the forward pass only what goes from one segment to the next is kept. ``atomic``:
+    where a gradient is not finite, which is an error, no weight at all has changed, whatever the model's size; that
+    takes the memory of all gradients at once."""
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Trainer:
         groups: Mapping[str, Mapping[str, float]] | None = None,
         accumulate: int = 1,
         recompute: str | int | Sequence[str] | None = None,
+        atomic: bool = False,
     ) -> None:
         self._data, self._folder = model_bytes(model)
         if not isinstance(loss, (str, Loss)):
@@ -84,6 +88,7 @@ class Trainer:
             "seed": seed,
             "threads": threads,
             "accumulate": accumulate > 1,
+            "atomic": bool(atomic),
             **recompute_options(recompute),
             "groups": self._groups(groups or {}),
             "adapters": list(self._forms),
@@ -123,8 +128,9 @@ class Trainer:
     # ---- Steps
 
     def step(self, x: Arrays, y: Any) -> float:
-        """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss that is not finite is an
-        error, and the weights stay as they were."""
+        """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss or a gradient that is not
+        finite is an error. The weights then stay as they were; of a gradient where they take up to 1 MiB, with
+        ``clip_norm`` or if the trainer is ``atomic``: else some may have taken the step."""
         return self._take_batch(x, y)[0]
 
     def _take_batch(self, x: Arrays, y: Any) -> tuple[float, float]:
@@ -139,7 +145,12 @@ class Trainer:
             )
         if self.accumulate == 1:
             return float(core.step(arrays, self.optimizer.rate(core.steps))), share
-        loss = float(core.accumulate(arrays, share))
+        try:
+            loss = float(core.accumulate(arrays, share))
+        except RuntimeException:
+            if core.torn:  # some sums have the batch, others do not
+                self._drop_sums()
+            raise
         self._pending, self._shares = self._pending + 1, self._shares + share
         if self._pending >= self.accumulate:  # more where a schedule gave no rate
             self.flush()
