@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <sstream>
+#include <utility>
 
 #include "ops/registry.h"
 
@@ -155,17 +156,33 @@ Value* ctc(W& w, const LossSpec& s, Value* x, Value* t) {
 }
 
 constexpr LossRow kLosses[] = {
-    {"mse", mse, "", false},
-    {"l1", l1, "", false},
-    {"huber", huber, "delta", false},
+    {"mse", mse, "ignore_nan", false},
+    {"l1", l1, "ignore_nan", false},
+    {"huber", huber, "delta ignore_nan", false},
     {"cross_entropy", cross_entropy, "label_smoothing ignore_index", true},
-    {"binary_cross_entropy", binary_cross_entropy, "", false},
-    {"binary_cross_entropy_with_logits", with_logits, "", false},
+    {"binary_cross_entropy", binary_cross_entropy, "ignore_nan", false},
+    {"binary_cross_entropy_with_logits", with_logits, "ignore_nan", false},
     {"kl", kl, "log_target", false},
-    {"hinge", hinge, "margin", false},
+    {"hinge", hinge, "margin ignore_nan", false},
     {"cosine", cosine, "", false},
     {"ctc", ctc, "blank zero_infinity time_first", true},
 };
+
+}  // namespace
+
+namespace {
+
+// A loss of elements: those whose target is NaN count for nothing, in the mean's denominator neither. The loss sees a target of zero there, so that
+// no NaN goes back.
+Value* without_nan(GraphWriter& w, const LossRow& row, LossSpec spec, Value* x, Value* t) {
+  const std::string reduction = std::exchange(spec.reduction, "none");
+  Value *const ignored = w.op("IsNaN", {t}), *const zero = w.scalar_like(0, x);
+  Value* const each = w.op("Where", {ignored, zero, row.build(w, spec, x, w.op("Where", {ignored, w.scalar_like(0, t), t}))});
+  if (reduction == "none") return each;
+  const AttributeList all{{"keepdims", int64_t{0}}};
+  Value* const sum = w.op("ReduceSum", {each}, all);
+  return reduction == "sum" ? sum : w.div(sum, w.op("ReduceSum", {cast_like(w, w.op("Not", {ignored}), x)}, all));
+}
 
 }  // namespace
 
@@ -188,6 +205,7 @@ Value* build_loss(GraphWriter& w, const LossSpec& spec, Value* prediction, Value
     if (spec.weight.defined() && spec.name != "cross_entropy" && spec.name != "binary_cross_entropy_with_logits")
       fail(Code::kInvalidArgument, "loss ", row.name, " takes no weight");
     w.name = "loss";
+    if (option(spec, "ignore_nan", 0) != 0) return without_nan(w, row, spec, prediction, target);
     return row.build(w, spec, prediction, target);
   }
   fail(Code::kInvalidArgument, "there is no loss \"", spec.name, "\"; there are: ", names);

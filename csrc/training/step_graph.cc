@@ -172,6 +172,7 @@ Value* add_loss(GraphWriter& w, const TrainingOptions& o, Value* prediction, Val
 StepGraph build_step(const Model& model, const TrainingOptions& o) {
   check_optimizer(o);
   StepGraph r;
+  r.nan_targets = o.loss.options.count("ignore_nan") && o.loss.options.at("ignore_nan") != 0;
   r.step = differentiable_graph(model);
   Graph& g = *r.step;
   r.num_inputs = static_cast<int>(g.inputs().size());

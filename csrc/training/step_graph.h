@@ -35,6 +35,7 @@ struct TrainingOptions {
 };
 
 struct StepGraph {
+  bool nan_targets = false;         // are they asked for?
   int num_inputs = 0;               // of the model
   std::vector<std::string> states;  // constants of the model that are inputs now: weights (narrow ones as floats), then running statistics
   int num_weights = 0;

@@ -95,7 +95,7 @@ def test_saved_as_they_were(kind: str, float_ends: bool, tmp_path: Any) -> None:
         assert saved[n].data_type == KINDS[kind]
         np.testing.assert_array_equal(numpy_helper.to_array(saved[n]), master.astype(numpy_helper.to_array(saved[n]).dtype))
     there = tiercel.InferenceSession(str(tmp_path / "m.onnx"))
-    x = X.astype(trainer._dtypes[0])
+    x = X.astype(trainer._feed.dtypes[0])
     np.testing.assert_array_equal(there.run(None, {"x": x})[0], trainer.session.run(None, {"x": x})[0])
     assert abs(trainer.evaluate(X, Y)["loss"] - losses[-1]) < 0.1 * losses[0]
     np.testing.assert_array_equal(trainer.predict(X), there.run(None, {"x": x})[0])

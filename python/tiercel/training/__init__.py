@@ -45,6 +45,7 @@ from tiercel.training.sequence_layers import (
     MultiHeadAttention,
     PositionEmbedding,
     Residual,
+    SequencePool,
 )
 from tiercel.training.sequential import Sequential
 from tiercel.training.trainer import Trainer
@@ -94,6 +95,7 @@ __all__ = [
     "Reshape",
     "Residual",
     "Schedule",
+    "SequencePool",
     "Sequential",
     "StepDecay",
     "TensorBoard",

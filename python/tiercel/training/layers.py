@@ -67,6 +67,7 @@ class Layer:
     result there."""
 
     takes = "float32"  # what a model that begins with the layer is fed
+    by_step = False  # of sequences [T, ...]: padding behind a sequence's end does not reach the results of its steps
 
     def emit(self, b: Builder) -> None:
         raise NotImplementedError
@@ -79,6 +80,8 @@ class Layer:
 class Activation(Layer):
     """relu, leaky_relu, elu, selu, gelu, gelu_tanh, sigmoid, tanh, softplus, softsign, mish, silu, hard_swish,
     hard_sigmoid, softmax, log_softmax."""
+
+    by_step = True
 
     def __init__(self, name: str) -> None:
         if name != "silu" and name not in _ACTIVATIONS:
@@ -112,6 +115,8 @@ def _default_init(activation: str | None) -> str:
 class Dense(Layer):
     """``units`` results, each a weighted sum of the last axis. ``init``: of the weights; by default He's for the
     relatives of ReLU, else Glorot's."""
+
+    by_step = True
 
     def __init__(
         self, units: int, activation: str | None = None, bias: bool = True, init: Initializer | None = None
@@ -335,6 +340,8 @@ class BatchNorm(Layer):
 class LayerNorm(Layer):
     """Over the last axis."""
 
+    by_step = True
+
     def __init__(self, epsilon: float = 1e-5) -> None:
         self.epsilon = epsilon
 
@@ -346,6 +353,8 @@ class LayerNorm(Layer):
 
 class RMSNorm(Layer):
     """Over the last axis: x / sqrt(mean x^2 + epsilon), scaled."""
+
+    by_step = True
 
     def __init__(self, epsilon: float = 1e-6) -> None:
         self.epsilon = epsilon
@@ -381,6 +390,8 @@ class Flatten(Layer):
 
 
 class Dropout(Layer):
+    by_step = True
+
     def __init__(self, ratio: float = 0.5) -> None:
         if not 0 <= ratio < 1:
             raise ValueError(f"ratio is within [0, 1), not {ratio}")
@@ -417,4 +428,5 @@ class Permute(Layer):
                 f"{b.scope}: axes {list(self.axes)} do not order the axes 1 to {len(b.shape)} of {list(b.shape)}"
             )
         b.node("Transpose", [b.current], {"perm": [0, *self.axes]})
+        b.time = None if b.time is None else self.axes.index(b.time + 1)
         b.shape = tuple(b.shape[axis - 1] for axis in self.axes)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tiercel.training.callbacks import Callback, Checkpoint
 from tiercel.training.checkpoint import CheckpointError
+from tiercel.training.ragged import Ragged
 from tiercel.training.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -117,10 +118,11 @@ class Fit:
         for key, kinds in _STATE.items():
             if not isinstance(state.get(key), kinds) or (kinds is int and state[key] < 0):
                 raise CheckpointError(f"{path} is damaged: {key} of its fit is {state.get(key)!r}")
-        for key, value in self.settings.items():
-            if state["settings"].get(key) != value:
+        saved_settings: dict[str, Any] = state["settings"]
+        for key in [*self.settings, *saved_settings]:
+            if saved_settings.get(key) != self.settings.get(key):
                 raise CheckpointError(
-                    f"{path} is of a fit with {key} {state['settings'].get(key)}, this one has {value}"
+                    f"{path} is of a fit with {key} {saved_settings.get(key)}, this one has {self.settings.get(key)}"
                 )
         lists = [state["history"].get(key) for key in self.history]
         if not all(isinstance(v, list) for v in lists) or any(len(v) != state["epoch"] for v in lists):
@@ -198,10 +200,22 @@ def pair(batch: Any) -> tuple[Any, Any]:
     return batch[0], batch[1]
 
 
+# So many batches bucketing sorts by length at a time; chance says which samples these are, and the order of batches.
+_SORTED = 32
+
+
 def batches_of(
-    inputs: Sequence[Array], y: Array, size: int, rng: np.random.Generator | None
-) -> Iterator[tuple[list[Array], Array]]:
+    inputs: Sequence[Array | Ragged], y: Array | Ragged, size: int, rng: np.random.Generator | None, bucket: bool = False
+) -> Iterator[tuple[list[Array | Ragged], Array | Ragged]]:
+    """In their order, or in one that ``rng`` draws; ``bucket``: batches of sequences of about one length."""
     order = None if rng is None else rng.permutation(len(y))
-    for i in range(0, len(y), size):
-        at = slice(i, i + size) if order is None else order[i : i + size]
+    cuts = [slice(i, i + size) for i in range(0, len(y), size)]
+    if bucket and order is not None and rng is not None:
+        lengths = next(a.lengths for a in inputs if isinstance(a, Ragged))
+        for i in range(0, len(order), size * _SORTED):
+            part = order[i : i + size * _SORTED]
+            order[i : i + size * _SORTED] = part[lengths[part].argsort(kind="stable")]
+        cuts = [cuts[i] for i in rng.permutation(len(cuts))]
+    for cut in cuts:
+        at = cut if order is None else order[cut]
         yield [a[at] for a in inputs], y[at]

@@ -12,6 +12,7 @@ from tiercel.training.checks import numbers
 
 Array = np.ndarray[Any, Any]
 _LABELS = ("cross_entropy", "ctc")  # their targets may be class numbers
+_ELEMENTS = ("mse", "l1", "huber", "hinge", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
 class CtcTargets(np.ndarray[Any, Any]):
@@ -78,7 +79,8 @@ def _lengths(given: Any, n: int, what: str, most: int | None) -> Array:
 class Loss:
     """A loss: ``Loss("huber", delta=2.0)``. ``reduction``: mean, sum or none; ``weight``: of the classes
     (cross_entropy) or of the positive ones (binary_cross_entropy_with_logits). Options: huber delta; cross_entropy
-    label_smoothing, ignore_index; kl log_target; hinge margin; ctc blank, zero_infinity, time_first.
+    label_smoothing, ignore_index; kl log_target; hinge margin; ctc blank, zero_infinity, time_first. ``ignore_nan``
+    (mse, l1, huber, hinge, binary_cross_entropy and its form with_logits): targets that are NaN count for nothing.
 
     cross_entropy takes scores, not probabilities, and class numbers or probabilities as targets; binary_cross_entropy
     takes probabilities, its form with_logits scores. ctc takes scores or log probabilities [batch, time, classes] and
@@ -86,6 +88,7 @@ class Loss:
 
     def __init__(self, name: str, reduction: str = "mean", weight: Any = None, **options: float) -> None:
         self.name, self.reduction, self.options = name, reduction, options
+        self.added = ""  # by of_padded
         for key, value in options.items():
             if not isinstance(value, (bool, int, float, np.number, np.bool_)):
                 raise TypeError(f"loss {name}: the option {key} is a number, not {value!r}")
@@ -117,7 +120,7 @@ class Loss:
     def may_take_labels(self) -> bool:
         return self.name in _LABELS
 
-    def takes_labels(self, target: Array) -> bool:
+    def takes_labels(self, target: Any) -> bool:
         """Are these targets class numbers?"""
         return self.may_take_labels and target.dtype.kind in "biu"
 
@@ -130,6 +133,23 @@ class Loss:
                 f"{target.dtype}{list(target.shape)}: give one-hot rows as class numbers, y.argmax(axis=1), or as "
                 "probabilities, y.astype(np.float32)"
             )
+
+    def of_padded(self) -> Loss:
+        """The loss with a target that counts for nothing, which padding is given: ``ignore_index`` -100, or NaN. Itself
+        where it has one, or where there is none."""
+        option = {"cross_entropy": ("ignore_index", -100)} | dict.fromkeys(_ELEMENTS, ("ignore_nan", True))
+        key, value = option.get(self.name, ("", 0))
+        if not key or key in self.options:
+            return self
+        padded = Loss(self.name, self.reduction, self.weight, **{**self.options, key: value})
+        padded.added = f"{key}={value}"
+        return padded
+
+    def padding(self, labels: bool) -> float | None:
+        """A target that counts for nothing; None: there is none."""
+        if labels and self.name == "cross_entropy" and "ignore_index" in self.options:
+            return int(self.options["ignore_index"])
+        return math.nan if self.options.get("ignore_nan") else None
 
     def counted(self, target: Array) -> Any:
         """Which class numbers are not ``ignore_index``; True: all."""
@@ -146,7 +166,7 @@ class Loss:
         if self.name == "cosine":
             return float(target.size // max(target.shape[-1], 1) if target.ndim else 1)
         if self.name != "cross_entropy":
-            return float(target.size)
+            return float(target.size - np.isnan(target).sum() if self.options.get("ignore_nan") else target.size)
         if not self.takes_labels(target):
             return float(target.size // max(target.shape[1], 1) if target.ndim > 1 else target.size)
         counted = np.broadcast_to(self.counted(target), target.shape)

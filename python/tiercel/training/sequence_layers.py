@@ -21,11 +21,32 @@ def _sequence(b: Builder) -> tuple[int | str, int]:
     return b.shape[0], b.shape[1]
 
 
+def _count_of_steps(b: Builder) -> str:
+    """The number of steps of the current value [batch, T, ...], as a scalar."""
+    if isinstance(b.shape[0], int):
+        return b.scalar(b.shape[0], np.int64)
+    return b.node("Squeeze", [b.node("Shape", [b.current], {"start": 1, "end": 2}), b.ints(0)])
+
+
+def _mask(b: Builder, *axes: int) -> str:
+    """Which steps of the current value are no padding: [batch, T], with further ``axes`` of extent 1."""
+    x = b.current
+    if not b.mask:
+        lengths = b.node("Unsqueeze", [b.node("Cast", [b.lengths], {"to": 7}), b.ints(1)])
+        b.current = x
+        places = b.node("Range", [b.scalar(0, np.int64), _count_of_steps(b), b.scalar(1, np.int64)])
+        b.mask = b.node("Less", [places, lengths])
+    mask = b.node("Unsqueeze", [b.mask, b.ints(*axes)])
+    b.current = x
+    return mask
+
+
 class Embedding(Layer):
     """A row of ``units`` weights for each of ``vocabulary`` numbers: int64 [...] to [..., units]. ``padding``: a number
     that stands for nothing: its result is zeros, and nothing is learnt of it."""
 
     takes = "int64"
+    by_step = True
 
     def __init__(
         self, vocabulary: int, units: int, padding: int | None = None, init: Initializer | None = None
@@ -50,22 +71,31 @@ class Embedding(Layer):
 
 
 class PositionEmbedding(Layer):
-    """Adds a row of weights for each place of a sequence [T, units]."""
+    """Adds a row of weights for each place of a sequence [T, units]. ``length``: of the longest one, where T has a
+    name."""
 
-    def __init__(self, init: Initializer | None = None) -> None:
+    by_step = True
+
+    def __init__(self, init: Initializer | None = None, length: int | None = None) -> None:
         self.init = init or (lambda rng, shape: rng.standard_normal(shape) * 0.02)
+        self.length = None if length is None else _count("length", length)
 
     def emit(self, b: Builder) -> None:
-        _sequence(b)
-        shape = _known(b)
-        b.node("Add", [b.current, b.weight("weight", initialize(self.init, b.rng, shape, 0))])
+        steps, units = _sequence(b)
+        x, rows = b.current, self.length if isinstance(steps, str) and self.length else _known(b)[0]
+        table = b.weight("weight", initialize(self.init, b.rng, (rows, units), 0))
+        if isinstance(steps, str):
+            table = b.node("Slice", [table, b.ints(0), b.node("Shape", [x], {"start": 1, "end": 2}), b.ints(0)])
+        b.node("Add", [x, table])
 
 
 class _Recurrent(Layer):
     """``return_sequences``: [T, units], the result of each step; else [units], that of the last. ``bidirectional``:
     twice as many, those of a second layer that goes from the end to the beginning after the others. ``init``: of the
-    weights of the input, ``recurrent_init``: of the state."""
+    weights of the input, ``recurrent_init``: of the state. In a model with ``lengths`` a sequence ends at its own
+    end."""
 
+    by_step = True
     op = ""
     gates = 1
 
@@ -100,6 +130,9 @@ class _Recurrent(Layer):
                     b.weight("recurrence", self._matrix(b, self.recurrent_init, self.units))]  # fmt: skip
         if self.bias:
             operands.append(b.weight("bias", self.first_bias()))
+        if b.time is not None:
+            operands += [""] * (4 - len(operands)) + [b.lengths]
+            b.time = 0 if self.return_sequences else None
         attributes = {"hidden_size": self.units, "direction": "bidirectional" if self.directions == 2 else "forward"}
         b.node(self.op, operands, {**attributes, **self.attributes()}, 0 if self.return_sequences else 1)
         units = self.directions * self.units
@@ -151,7 +184,10 @@ class RNN(_Recurrent):
 
 class MultiHeadAttention(Layer):
     """Self-attention of a sequence [T, units]: softmax(q k' / sqrt(d)) v for each of ``heads`` parts of the units, and
-    a product with a last matrix. ``causal``: a place sees itself and those before it."""
+    a product with a last matrix. ``causal``: a place sees itself and those before it. In a model with ``lengths`` no
+    place sees padding."""
+
+    by_step = True
 
     def __init__(self, heads: int, causal: bool = False, bias: bool = True, init: Initializer = "glorot") -> None:
         self.heads, self.causal, self.bias, self.init = _count("heads", heads), causal, bias, init
@@ -160,11 +196,8 @@ class MultiHeadAttention(Layer):
         y = b.node("MatMul", [x, b.weight(f"{name}.weight", initialize(self.init, b.rng, (units, units), 0))])
         return b.node("Add", [y, b.weight(f"{name}.bias", np.zeros(units, np.float32))]) if self.bias else y
 
-    def _steps(self, b: Builder, x: str) -> str:
-        return b.node("Squeeze", [b.node("Shape", [x], {"start": 1, "end": 2}), b.ints(0)])
-
     def emit(self, b: Builder) -> None:
-        steps, units = _sequence(b)
+        _, units = _sequence(b)
         if units % self.heads:
             raise ValueError(f"{b.scope}: {units} units do not divide into {self.heads} heads")
         x, each = b.current, units // self.heads
@@ -174,10 +207,14 @@ class MultiHeadAttention(Layer):
             parts.append(b.node("Transpose", [split], {"perm": order}))
         scaled = b.node("Mul", [parts[0], b.scalar(1 / math.sqrt(each))])
         scores = b.node("MatMul", [scaled, parts[1]])
+        b.current, seen = x, ""
+        if b.time is not None:
+            seen = _mask(b, 1, 2)
         if self.causal:
-            count = b.scalar(steps, np.int64) if isinstance(steps, int) else self._steps(b, x)
-            places = b.node("Range", [b.scalar(0, np.int64), count, b.scalar(1, np.int64)])
-            seen = b.node("GreaterOrEqual", [b.node("Unsqueeze", [places, b.ints(1)]), places])
+            places = b.node("Range", [b.scalar(0, np.int64), _count_of_steps(b), b.scalar(1, np.int64)])
+            before = b.node("GreaterOrEqual", [b.node("Unsqueeze", [places, b.ints(1)]), places])
+            seen = b.node("And", [before, seen]) if seen else before
+        if seen:
             scores = b.node("Where", [seen, scores, b.scalar(-math.inf)])
         b.node("MatMul", [b.node("Softmax", [scores], {"axis": -1}), parts[2]])
         b.node("Transpose", [b.current], {"perm": [0, 2, 1, 3]})
@@ -185,8 +222,40 @@ class MultiHeadAttention(Layer):
         self._dense(b, b.current, "output", units)
 
 
+class SequencePool(Layer):
+    """One of all steps: [T, units] to [units]. ``kind``: mean, max, or last, the result of the last step. In a model
+    with ``lengths`` of a sequence's own steps alone."""
+
+    by_step = True
+
+    def __init__(self, kind: str = "mean") -> None:
+        if kind not in ("mean", "max", "last"):
+            raise ValueError(f"kind is mean, max or last, not {kind!r}")
+        self.pooled = kind
+
+    def emit(self, b: Builder) -> None:
+        _, units = _sequence(b)
+        x, axis, padded = b.current, b.ints(1), b.time is not None
+        if self.pooled == "last" and padded:
+            at = b.node("Sub", [b.node("Cast", [b.lengths], {"to": 7}), b.scalar(1, np.int64)])
+            b.node("GatherND", [x, b.node("Unsqueeze", [at, axis])], {"batch_dims": 1})
+        elif self.pooled == "last":
+            b.node("Gather", [x, b.scalar(-1, np.int64)], {"axis": 1})
+        elif not padded:
+            b.node("ReduceMean" if self.pooled == "mean" else "ReduceMax", [x, axis], {"keepdims": 0})
+        elif self.pooled == "max":
+            own = b.node("Where", [_mask(b, 2), x, b.scalar(-math.inf)])
+            b.node("ReduceMax", [own, axis], {"keepdims": 0})
+        else:
+            total = b.node("ReduceSum", [b.node("Where", [_mask(b, 2), x, b.scalar(0.0)]), axis], {"keepdims": 0})
+            b.node("Div", [total, b.node("Unsqueeze", [b.node("Cast", [b.lengths], {"to": 1}), axis])])
+        b.time, b.shape = None, (units,)
+
+
 class Residual(Layer):
     """x + f(x), f being the layers one after another."""
+
+    by_step = True
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)

@@ -16,25 +16,19 @@ from tiercel import _core
 from tiercel.errors import RuntimeException
 from tiercel.training import checkpoint, lora, resume
 from tiercel.training.callbacks import Callback
-from tiercel.training.checks import number, numbers, replace_file, whole
-from tiercel.training.feeds import (
-    check_pattern,
-    is_batched,
-    is_list_of_arrays,
-    model_input,
-    numpy_type,
-    recompute_options,
-)
+from tiercel.training.checks import number, replace_file, whole
+from tiercel.training.feeds import Feed, check_pattern, recompute_options
 from tiercel.training.live import LiveSession
 from tiercel.training.loop import Bar, Fit, History, batches_of, pair
 from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
 from tiercel.training.models import model_bytes, model_info
 from tiercel.training.optimizers import Optimizer, optimizer_of
+from tiercel.training.ragged import Ragged
 from tiercel.training.resume import MOMENTS, check_arrays, copy_state
 
 Array = np.ndarray[Any, Any]
-Arrays = Array | Sequence[Array] | Mapping[str, Array]
+Arrays = Array | Sequence[Any] | Mapping[str, Any]
 
 
 class Trainer:
@@ -48,7 +42,9 @@ class Trainer:
     are made of is kept anyway; "none": nothing; "sqrt", a number of segments, or patterns of values' names that are
     kept: gradient checkpointing, of the forward pass only what goes from one segment to the next is kept. ``atomic``:
     where a gradient is not finite, which is an error, no weight at all has changed, whatever the model's size; that
-    takes the memory of all gradients at once."""
+    takes the memory of all gradients at once. ``lengths``: the input that says how long the sequences of a batch are
+    ([batch], or a mask [batch, T]); by default one of a usual name, such as "lengths" or "attention_mask". What is
+    given as a list of sequences is padded, and that input fed."""
 
     def __init__(
         self,
@@ -65,13 +61,21 @@ class Trainer:
         accumulate: int = 1,
         recompute: str | int | Sequence[str] | None = None,
         atomic: bool = False,
+        lengths: str = "",
     ) -> None:
         self._data, self._folder = model_bytes(model)
         if not isinstance(loss, (str, Loss)):
             raise TypeError(f"loss is a name or a Loss, not {loss!r}")
         if not isinstance(output, str):
             raise TypeError(f"output is the name of one, not {output!r}")
+        if not isinstance(lengths, str):
+            raise TypeError(f"lengths is the name of an input, not {lengths!r}")
+        info = model_info(model, self._data, self._folder)
+        self._feed = Feed(info, output, lengths)
+        self.input_names: list[str] = self._feed.names
         self.loss = Loss(loss) if isinstance(loss, str) else loss
+        if self._feed.pads:  # then padding may be told from targets
+            self.loss = self.loss.of_padded()
         self.optimizer = optimizer_of(optimizer)
         clip_norm, clip_value = number("clip_norm", clip_norm), number("clip_value", clip_value)
         accumulate, threads = whole("accumulate", accumulate, 1), whole("threads", threads)
@@ -95,19 +99,6 @@ class Trainer:
             "rank": self._lora.rank if self._lora else 0,
             "alpha": self._lora.alpha if self._lora else 0.0,
         }
-        info = model_info(model, self._data, self._folder)
-        self.input_names: list[str] = [name for name, _, _ in info["inputs"]]
-        self._dtypes = [numpy_type(kind) for _, kind, _ in info["inputs"]]
-        names = [name for name, _, _ in info["outputs"]]
-        if not names:
-            raise ValueError("the model has no output")
-        self._output = names.index(output) if output in names else 0
-        self._output_dtype = numpy_type(info["outputs"][self._output][1])
-        if self._output_dtype.name in ("float16", "bfloat16"):  # losses of such are computed in float
-            self._output_dtype = np.dtype(np.float32)
-        extents = info["outputs"][self._output][2]
-        self._output_rank = None if extents is None else len(extents)
-        self._batched = is_batched(info)
         self.epochs = 0  # of all fits
         self._session: LiveSession | None = None
         self._handed_out = False  # may somebody write to the weights?
@@ -135,13 +126,13 @@ class Trainer:
 
     def _take_batch(self, x: Arrays, y: Any) -> tuple[float, float]:
         """The loss of a step, and the batch's weight beside others."""
-        target = self._targets(y)
+        inputs, target = self._feed.batch(x, y, self.loss)
         core = self._for(target)
-        arrays = [*self._inputs(x), self._target(target, self._labels)]
+        arrays = [*inputs, self._target(target, self._labels)]
         share = self.loss.share(target)
         if not share:
             raise ValueError(
-                "the batch has no mean loss: each of its targets is ignore_index or of a class whose weight is 0"
+                "the batch has no mean loss: each of its targets is ignore_index, NaN or of a class whose weight is 0"
             )
         if self.accumulate == 1:
             return float(core.step(arrays, self.optimizer.rate(core.steps))), share
@@ -181,8 +172,11 @@ class Trainer:
         callbacks: Sequence[Callback | Callable[[Trainer, int, History], Any]] = (),
         progress: bool | None = None,
         resume: str | os.PathLike[str] | None = None,
+        bucket: bool = False,
     ) -> History:
-        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y), whose lengths may differ.
+        """Trains on arrays, or (without ``y``) on an iterable of batches (x, y), whose lengths may differ. ``x`` may be a
+        list of sequences [T, ...] of different lengths, as may ``y`` where the output has steps: a batch is padded to its
+        longest. ``bucket``: a shuffled batch is of sequences of about one length, to pad less.
         ``validation``: (x, y), a list of batches, or the share of the samples (the last ones) that is kept for it.
         Callbacks: Callback objects, or functions that get the trainer, the number of the epoch (from 0) and the
         history after each epoch; one that returns True ends the training. ``progress``: a bar, where tqdm is there;
@@ -203,6 +197,8 @@ class Trainer:
                 f"an iterator serves one validation: give what can be iterated {epochs} times, such as a list of batches"
             )
         if y is None:
+            if bucket:
+                raise ValueError("bucket makes batches of samples: x already is batches")
             if isinstance(validation, float):
                 raise ValueError(
                     "a share for validation needs arrays x and y; with batches give it as (x, y) or a list of batches"
@@ -218,7 +214,9 @@ class Trainer:
             fit = Fit(self, lambda epoch: x, {"batches": True})  # type: ignore[arg-type, return-value]
             count = len(x) if isinstance(x, Sized) else None
         else:
-            inputs, target = self._samples(x, y)  # type: ignore[arg-type]
+            inputs, target = self._feed.samples(x, y, self.loss)
+            if bucket and not (shuffle and any(isinstance(a, Ragged) for a in inputs)):
+                raise ValueError("bucket is for lists of sequences that are shuffled")
             if isinstance(validation, float):
                 kept = round(len(target) * validation) if 0 < validation < 1 else 0
                 if not 0 < kept < len(target):
@@ -228,10 +226,11 @@ class Trainer:
                 validation = [a[-kept:] for a in inputs], target[-kept:]
                 inputs, target = [a[:-kept] for a in inputs], target[:-kept]
             settings = {"samples": len(target), "batch_size": batch_size, "shuffle": shuffle, "seed": seed}
+            settings |= {"bucket": True} if bucket else {}
             fit = Fit(
                 self,
                 lambda epoch: batches_of(
-                    inputs, target, batch_size, np.random.default_rng([seed, epoch]) if shuffle else None
+                    inputs, target, batch_size, np.random.default_rng([seed, epoch]) if shuffle else None, bucket
                 ),
                 settings,
             )
@@ -256,24 +255,24 @@ class Trainer:
         """``loss``, and ``accuracy`` where the targets are class numbers (without those that are ``ignore_index``); in
         inference mode. Arrays, or (without ``y``) batches (x, y), whatever their lengths."""
         batches: Iterable[tuple[Any, Any]]
-        batches = x if y is None else batches_of(*self._samples(x, y), batch_size, None)  # type: ignore[assignment, arg-type]
+        batches = x if y is None else batches_of(*self._feed.samples(x, y, self.loss), batch_size, None)  # type: ignore[assignment]
         whole("batch_size", batch_size, 1)
         total, shares, some, right, counted = 0.0, 0.0, False, 0, 0
         cores: dict[bool, Any] = {}
         accuracy = False
         for batch in batches:
             xs, t = pair(batch)
-            t = self._targets(t)
+            arrays, t = self._feed.batch(xs, t, self.loss)
             labels = self.loss.takes_labels(t)
             if labels not in cores:
                 cores[labels] = self._evaluating(t)
-            loss, outputs = cores[labels].evaluate([*self._inputs(xs), self._target(t, labels)])
+            loss, outputs = cores[labels].evaluate([*arrays, self._target(t, labels)])
             share, some = self.loss.share(t), True
             if share:  # else all is ignored, and the mean of nothing is NaN
                 total, shares = total + loss * share, shares + share
             if labels and self.loss.name == "cross_entropy":
                 counts, accuracy = self.loss.counted(t), True
-                right += int(((outputs[self._output].argmax(axis=1) == t) & counts).sum())
+                right += int(((outputs[self._feed.output].argmax(axis=1) == t) & counts).sum())
                 counted += int(np.broadcast_to(counts, t.shape).sum())
         if not some:
             raise ValueError("there is nothing to evaluate: no batches")
@@ -284,20 +283,33 @@ class Trainer:
 
     def predict(self, x: Arrays, batch_size: int = 256) -> Any:
         """The model's outputs with the weights of now (an array where there is one). Where the first axis of every
-        input and output is the batch, which has one name then, the samples go through in batches."""
-        size, inputs = whole("batch_size", batch_size, 1), self._inputs(x)
-        run = self.session.run
-        lengths = {len(a) if a.ndim else 0 for a in inputs}
+        input and output is the batch, which has one name then, the samples go through in batches. Of a list of sequences
+        (in batches of about one length) an output of steps is a list without padding, too."""
+        size, given = whole("batch_size", batch_size, 1), self._feed.given(x)
+        ragged = next((a for a in given if isinstance(a, Ragged)), None)
+        lengths = {len(a) if a.ndim else 0 for a in given}
         n = max(lengths, default=0)
-        if not self._batched or len(lengths) != 1 or n <= size:
-            outputs = run(None, dict(zip(self.input_names, inputs, strict=True)))
+        if not self._feed.batched or len(lengths) != 1 or n <= size:
+            outputs = self._run(given)
         else:
-            parts = [
-                run(None, {name: a[i : i + size] for name, a in zip(self.input_names, inputs, strict=True)})
-                for i in range(0, n, size)
-            ]
-            outputs = [np.concatenate(each) for each in zip(*parts, strict=True)]
+            order = np.arange(n) if ragged is None else ragged.lengths.argsort(kind="stable")
+            cuts = [slice(i, i + size) if ragged is None else order[i : i + size] for i in range(0, n, size)]
+            outputs = []
+            for each in zip(*[self._run([a[at] for a in given]) for at in cuts], strict=True):
+                if isinstance(each[0], list):
+                    samples = [a for part in each for a in part]
+                    outputs.append([samples[i] for i in order.argsort()])
+                else:
+                    whole_output = np.concatenate(each)
+                    outputs.append(whole_output if ragged is None else whole_output[order.argsort()])
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _run(self, given: Sequence[Array | Ragged]) -> list[Any]:
+        outputs: list[Any] = self.session.run(None, dict(zip(self.input_names, self._feed.arrays(given), strict=True)))
+        ragged = next((a for a in given if isinstance(a, Ragged)), None)
+        if ragged is None:
+            return outputs
+        return [self._feed.unpadded(a, k, ragged.lengths) for k, a in enumerate(outputs)]
 
     # ---- What was learnt
 
@@ -415,15 +427,6 @@ class Trainer:
         chosen = {n: next((own for p, own in groups.items() if fnmatch.fnmatchcase(n, p)), None) for n in known}
         return {n: (float(own.get("lr", 1.0)), own.get("weight_decay")) for n, own in chosen.items() if own is not None}
 
-    def _samples(self, x: Arrays, y: Any) -> tuple[list[Array], Array]:
-        inputs, target = self._inputs(x), self._targets(y)
-        if not target.ndim or any(not a.ndim or len(a) != len(target) for a in inputs):
-            raise ValueError(
-                f"x and y should have one length, got shapes {[list(a.shape) for a in inputs]} and {list(target.shape)}"
-            )
-        if not len(target):
-            raise ValueError("there is nothing to work on: x and y are empty")
-        return inputs, target
 
     def _made(self, labels: bool, **changed: Any) -> Any:
         options = {"optimizer": self.optimizer.spec(), **self._options, **changed}
@@ -489,36 +492,15 @@ class Trainer:
         if (
             not labels
             and self.loss.may_take_labels
-            and self._output_rank is not None
-            and target.ndim < self._output_rank
+            and self._feed.output_rank is not None
+            and target.ndim < self._feed.output_rank
         ):
             raise ValueError(
                 "cross_entropy takes class numbers, which are integers (y.astype(np.int64)), or probabilities in the "
                 f"prediction's shape; y is {target.dtype}{list(target.shape)}"
             )
-        self.loss.check_labels(target, self._output_rank)
+        self.loss.check_labels(target, self._feed.output_rank)
         return labels
 
-    def _targets(self, y: Any) -> Array:
-        target = self.loss.targets(y)
-        numbers(target, "y")
-        return target
-
     def _target(self, y: Array, labels: bool) -> Array:
-        return np.asarray(y, np.int64 if labels else self._output_dtype, order="C")
-
-    def _inputs(self, x: Arrays) -> list[Array]:
-        if isinstance(x, Mapping):
-            missing = [n for n in self.input_names if n not in x]
-            if missing:
-                raise ValueError(f"inputs are missing: {', '.join(missing)}")
-            arrays = [x[n] for n in self.input_names]
-        elif isinstance(x, np.ndarray) or (len(self.input_names) == 1 and not is_list_of_arrays(x)):
-            arrays = [np.asarray(x)]
-        else:
-            arrays = list(x)
-        if len(arrays) != len(self.input_names):
-            raise ValueError(
-                f"the model takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), got {len(arrays)}"
-            )
-        return [model_input(a, t, n) for a, t, n in zip(arrays, self._dtypes, self.input_names, strict=True)]
+        return np.asarray(y, np.int64 if labels else self._feed.output_dtype, order="C")
