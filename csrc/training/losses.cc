@@ -159,12 +159,12 @@ constexpr LossRow kLosses[] = {
     {"mse", mse, "ignore_nan", false},
     {"l1", l1, "ignore_nan", false},
     {"huber", huber, "delta ignore_nan", false},
-    {"cross_entropy", cross_entropy, "label_smoothing ignore_index", true},
+    {"cross_entropy", cross_entropy, "label_smoothing ignore_index ignore_nan", true},
     {"binary_cross_entropy", binary_cross_entropy, "ignore_nan", false},
     {"binary_cross_entropy_with_logits", with_logits, "ignore_nan", false},
-    {"kl", kl, "log_target", false},
+    {"kl", kl, "log_target ignore_nan", false},
     {"hinge", hinge, "margin ignore_nan", false},
-    {"cosine", cosine, "", false},
+    {"cosine", cosine, "ignore_nan", false},
     {"ctc", ctc, "blank zero_infinity time_first", true},
 };
 
@@ -172,16 +172,21 @@ constexpr LossRow kLosses[] = {
 
 namespace {
 
-// A loss of elements: those whose target is NaN count for nothing, in the mean's denominator neither. The loss sees a target of zero there, so that
-// no NaN goes back.
+// What has a target of NaN (of vectors and of rows of probabilities one in them) counts for nothing, in the mean's denominator neither. The loss sees a
+// target of zero there, so that no NaN goes back.
 Value* without_nan(GraphWriter& w, const LossRow& row, LossSpec spec, Value* x, Value* t) {
   const std::string reduction = std::exchange(spec.reduction, "none");
-  Value *const ignored = w.op("IsNaN", {t}), *const zero = w.scalar_like(0, x);
-  Value* const each = w.op("Where", {ignored, zero, row.build(w, spec, x, w.op("Where", {ignored, w.scalar_like(0, t), t}))});
-  if (reduction == "none") return each;
   const AttributeList all{{"keepdims", int64_t{0}}};
+  Value *ignored = w.op("IsNaN", {t}), *const zero = w.scalar_like(0, x);
+  Value* each = row.build(w, spec, x, w.op("Where", {ignored, w.scalar_like(0, t), t}));
+  if (spec.name == "cosine" || spec.name == "cross_entropy")
+    ignored = w.op("Greater", {w.op("ReduceMax", {cast_like(w, ignored, x), w.ints({spec.name == "cosine" ? -1 : 1})}, all), zero});
+  each = w.op("Where", {ignored, zero, each});
+  if (reduction == "none") return each;
   Value* const sum = w.op("ReduceSum", {each}, all);
-  return reduction == "sum" ? sum : w.div(sum, w.op("ReduceSum", {cast_like(w, w.op("Not", {ignored}), x)}, all));
+  if (reduction == "sum") return sum;
+  if (reduction == "batchmean") return w.div(sum, w.op("Squeeze", {cast_like(w, w.op("Shape", {x}, {{"start", int64_t{0}}, {"end", int64_t{1}}}), x), w.ints({0})}));
+  return w.div(sum, w.op("ReduceSum", {cast_like(w, w.op("Not", {ignored}), x)}, all));
 }
 
 }  // namespace
@@ -205,7 +210,7 @@ Value* build_loss(GraphWriter& w, const LossSpec& spec, Value* prediction, Value
     if (spec.weight.defined() && spec.name != "cross_entropy" && spec.name != "binary_cross_entropy_with_logits")
       fail(Code::kInvalidArgument, "loss ", row.name, " takes no weight");
     w.name = "loss";
-    if (option(spec, "ignore_nan", 0) != 0) return without_nan(w, row, spec, prediction, target);
+    if (option(spec, "ignore_nan", 0) != 0 && !spec.labels) return without_nan(w, row, spec, prediction, target);
     return row.build(w, spec, prediction, target);
   }
   fail(Code::kInvalidArgument, "there is no loss \"", spec.name, "\"; there are: ", names);

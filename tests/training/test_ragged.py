@@ -105,13 +105,24 @@ def test_a_label_a_step(name):
     check(make, X, STEPS)
 
 
-@pytest.mark.parametrize("loss", ["mse", "l1", "huber", "hinge", "binary_cross_entropy_with_logits"])
+@pytest.mark.parametrize("loss", ["mse", "l1", "huber", "hinge", "binary_cross_entropy_with_logits", "kl"])
 @pytest.mark.parametrize("axes", [(1, 2), (2, 1)])
 def test_values_of_each_step(loss, axes):
     def make(**options):
         return Trainer(model(SEQUENCES["lstm"], [Dense(2), Permute(*axes)]), loss, SGD(1.0), **options)
 
     check(make, X, VALUES)
+
+
+@pytest.mark.parametrize("loss, axes", [("cosine", (1, 2)), ("cross_entropy", (2, 1)), ("smoothed", (2, 1)), ("batchmean", (1, 2))])
+def test_vectors_of_each_step(loss, axes):
+    """A step is one target: a direction, probabilities."""
+    losses = {"smoothed": Loss("cross_entropy", label_smoothing=0.1, weight=[1.0, 2.0]), "batchmean": Loss("kl", "batchmean")}
+
+    def make(**options):
+        return Trainer(model(SEQUENCES["lstm"], [Dense(2), Permute(*axes)]), losses.get(loss, loss), SGD(0.5), **options)
+
+    check(make, X, [np.abs(a) / np.abs(a).sum(1, keepdims=True) if loss != "cosine" else a for a in VALUES])
 
 
 def test_ids():
@@ -349,6 +360,12 @@ def test_errors(case, method):
     assert t.steps == 0
 
 
+def test_scores_of_steps():
+    t = Trainer(model(SEQUENCES["lstm"], [Dense(3)]), "cross_entropy")
+    with pytest.raises(ValueError, match=r"end the model with a transpose, Permute\(2, 1\)"):
+        t.step(X, STEPS)
+
+
 def test_nan_is_no_value_of_a_step():
     t = Trainer(model(SEQUENCES["lstm"], [Dense(2)]), "mse")
     bad = [a.copy() for a in VALUES]
@@ -395,7 +412,7 @@ def test_pool_without_lengths(kind):
     assert np.isfinite(t.step(x, pooled[:, :2]))
 
 
-@pytest.mark.parametrize("loss", ["mse", "l1", "huber", "hinge", "binary_cross_entropy", "binary_cross_entropy_with_logits"])
+@pytest.mark.parametrize("loss", ["mse", "l1", "huber", "hinge", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_targets_that_are_nan(loss, reduction):
     x, t = RNG.random((5, 4)), RNG.integers(0, 2, (5, 4)).astype(np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -217,23 +216,25 @@ class Feed:
             return loss.targets(y)
         if is_list(y) and len(y) and (long is not None or self.lengths >= 0):
             if _ndim(y[0]) and axis is not None:
-                long_y = Ragged(y, "y")
-                if len(long_y) == len(given[self.timed]):
-                    lengths = given[self.lengths] if self.lengths >= 0 else None
-                    known = long.lengths if long is not None else lengths
-                    if isinstance(known, np.ndarray) and known.shape == (len(long_y),):
-                        long_y.same_lengths(known, long.what if long is not None else repr(self.names[self.lengths]))
-                numbers(long_y.items[0], "y")
-                bad = [i for i, a in enumerate(long_y.items) if loss.added and a.dtype.kind == "f" and np.isnan(a).any()]
-                if bad:
-                    raise ValueError(f"y: sample {bad[0]} holds NaN (Loss({loss.name!r}, ignore_nan=True) passes over it)")
-                return long_y
-            if len({np.shape(a)[:1] if isinstance(a, np.ndarray) else _ndim(a) and len(a) for a in y}) > 1:
+                return self._targets_of_steps(y, given, loss)
+            if len({len(a) if _ndim(a) else 0 for a in y}) > 1:
                 raise ValueError(
                     "y is of different lengths, but the model's output has no axis of steps: it takes one target a sample"
                 )
         target = loss.targets(y)
         numbers(target, "y")
+        return target
+
+    def _targets_of_steps(self, y: Any, given: Sequence[Array | Ragged], loss: Loss) -> Ragged:
+        target = Ragged(y, "y")
+        numbers(target.items[0], "y")
+        long = next((a for a in given if isinstance(a, Ragged)), None)
+        known, what = (long.lengths, long.what) if long is not None else (given[self.lengths], repr(self.names[self.lengths]))
+        if isinstance(known, np.ndarray) and known.shape == (len(target),):
+            target.same_lengths(known, what)
+        for i, a in enumerate(target.items if "ignore_nan" in loss.added and target.dtype.kind == "f" else []):
+            if np.isnan(a).any():
+                raise ValueError(f"y: sample {i} holds NaN (Loss({loss.name!r}, ignore_nan=True) passes over it)")
         return target
 
     def batch(self, x: Any, y: Any, loss: Loss) -> tuple[list[Array], Array]:
@@ -245,15 +246,19 @@ class Feed:
 
     def _padded(self, target: Ragged, arrays: Sequence[Array], loss: Loss) -> Array:
         steps = arrays[self.timed].shape[1]
-        fill = loss.padding(loss.takes_labels(target))
-        if (target.lengths < steps).any() and fill is None:
-            option = f"Loss({loss.name!r}, {loss.of_padded().added})"
-            hint = f": give {option}" if loss.of_padded() is not loss else ""
+        labels, axis = loss.takes_labels(target), self.axes[self.output]
+        if labels and loss.name == "cross_entropy" and self.output_rank == 3 and axis == 1:
             raise ValueError(
-                f"the loss {loss.name} of {target.dtype} targets has none that counts for nothing, which padding needs{hint}"
+                "cross_entropy takes scores [batch, classes, T], but the output has its steps before its classes: end the "
+                "model with a transpose, Permute(2, 1)"
+            )
+        fill = loss.padding(labels)
+        if (target.lengths < steps).any() and fill is None:
+            raise ValueError(
+                f"the loss {loss.name} of {target.dtype} targets has none that counts for nothing, which padding needs: "
+                f"give Loss({loss.name!r}, {'ignore_index=-100' if labels else 'ignore_nan=True'})"
             )
         a = target.padded(steps, 0 if fill is None else fill)
-        axis = self.axes[self.output]
         return a if axis is None or a.ndim != self.output_rank else np.moveaxis(a, 1, axis)
 
     def samples(self, x: Any, y: Any, loss: Loss) -> tuple[list[Array | Ragged], Array | Ragged]:
@@ -318,10 +323,3 @@ def numpy_type(kind: str) -> np.dtype[Any]:
         own: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return own
     return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
-
-
-def check_pattern(pattern: str, known: Sequence[str]) -> None:
-    if not any(fnmatch.fnmatchcase(n, pattern) for n in known):
-        raise ValueError(
-            f"no weight matches {pattern!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
-        )

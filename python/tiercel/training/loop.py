@@ -192,6 +192,21 @@ class Bar:
             self._bar = None
 
 
+def checked_validation(validation: Any, epochs: int) -> Any:
+    """A share as a float, (x, y), what gives batches, or None."""
+    if isinstance(validation, (int, float, np.number)) and not isinstance(validation, float):
+        validation = float(validation)
+    if isinstance(validation, str) or (isinstance(validation, tuple) and len(validation) != 2):
+        raise ValueError("validation is (x, y), a list of batches (x, y) or a share of the samples")
+    if validation is not None and not isinstance(validation, (float, Iterable)):
+        raise ValueError(f"validation is (x, y), a list of batches or a share, not {type(validation).__name__}")
+    if epochs > 1 and not isinstance(validation, (float, type(None))) and iter(validation) is validation:
+        raise ValueError(
+            f"an iterator serves one validation: give what can be iterated {epochs} times, such as a list of batches"
+        )
+    return validation
+
+
 def pair(batch: Any) -> tuple[Any, Any]:
     """A batch (x, y)."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:

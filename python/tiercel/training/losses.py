@@ -12,7 +12,6 @@ from tiercel.training.checks import numbers
 
 Array = np.ndarray[Any, Any]
 _LABELS = ("cross_entropy", "ctc")  # their targets may be class numbers
-_ELEMENTS = ("mse", "l1", "huber", "hinge", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
 class CtcTargets(np.ndarray[Any, Any]):
@@ -80,7 +79,7 @@ class Loss:
     """A loss: ``Loss("huber", delta=2.0)``. ``reduction``: mean, sum or none; ``weight``: of the classes
     (cross_entropy) or of the positive ones (binary_cross_entropy_with_logits). Options: huber delta; cross_entropy
     label_smoothing, ignore_index; kl log_target; hinge margin; ctc blank, zero_infinity, time_first. ``ignore_nan``
-    (mse, l1, huber, hinge, binary_cross_entropy and its form with_logits): targets that are NaN count for nothing.
+    (all but ctc): targets that are NaN count for nothing, nor do vectors and rows of probabilities that hold one.
 
     cross_entropy takes scores, not probabilities, and class numbers or probabilities as targets; binary_cross_entropy
     takes probabilities, its form with_logits scores. ctc takes scores or log probabilities [batch, time, classes] and
@@ -88,7 +87,7 @@ class Loss:
 
     def __init__(self, name: str, reduction: str = "mean", weight: Any = None, **options: float) -> None:
         self.name, self.reduction, self.options = name, reduction, options
-        self.added = ""  # by of_padded
+        self.added: tuple[str, ...] = ()  # options of of_padded
         for key, value in options.items():
             if not isinstance(value, (bool, int, float, np.number, np.bool_)):
                 raise TypeError(f"loss {name}: the option {key} is a number, not {value!r}")
@@ -135,20 +134,19 @@ class Loss:
             )
 
     def of_padded(self) -> Loss:
-        """The loss with a target that counts for nothing, which padding is given: ``ignore_index`` -100, or NaN. Itself
-        where it has one, or where there is none."""
-        option = {"cross_entropy": ("ignore_index", -100)} | dict.fromkeys(_ELEMENTS, ("ignore_nan", True))
-        key, value = option.get(self.name, ("", 0))
-        if not key or key in self.options:
-            return self
-        padded = Loss(self.name, self.reduction, self.weight, **{**self.options, key: value})
-        padded.added = f"{key}={value}"
+        """The loss with targets that count for nothing, which padding is given: ``ignore_index`` -100 and NaN, where it
+        has none."""
+        options: dict[str, float] = {} if self.name == "ctc" else {"ignore_nan": True}
+        if self.name == "cross_entropy":
+            options["ignore_index"] = -100
+        padded = Loss(self.name, self.reduction, self.weight, **{**options, **self.options})
+        padded.added = tuple(key for key in options if key not in self.options)
         return padded
 
     def padding(self, labels: bool) -> float | None:
         """A target that counts for nothing; None: there is none."""
-        if labels and self.name == "cross_entropy" and "ignore_index" in self.options:
-            return int(self.options["ignore_index"])
+        if labels:
+            return int(self.options["ignore_index"]) if "ignore_index" in self.options else None
         return math.nan if self.options.get("ignore_nan") else None
 
     def counted(self, target: Array) -> Any:
@@ -163,12 +161,14 @@ class Loss:
             return 1.0
         if self.name == "ctc" or self.reduction == "batchmean":
             return float(len(target) if target.ndim else 1)
-        if self.name == "cosine":
-            return float(target.size // max(target.shape[-1], 1) if target.ndim else 1)
-        if self.name != "cross_entropy":
-            return float(target.size - np.isnan(target).sum() if self.options.get("ignore_nan") else target.size)
-        if not self.takes_labels(target):
-            return float(target.size // max(target.shape[1], 1) if target.ndim > 1 else target.size)
+        if self.name != "cross_entropy" or not self.takes_labels(target):
+            axis = {"cosine": -1, "cross_entropy": 1}.get(self.name)
+            if target.ndim < (1 if axis == -1 else 2):
+                axis = None
+            if not self.options.get("ignore_nan"):
+                return float(target.size // (1 if axis is None else max(target.shape[axis], 1)))
+            ignored = np.isnan(target) if axis is None else np.isnan(target).any(axis)
+            return float(ignored.size - ignored.sum())
         counted = np.broadcast_to(self.counted(target), target.shape)
         if self.weight is None or not self.weight.size:
             return float(counted.sum())

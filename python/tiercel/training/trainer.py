@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import threading
@@ -17,15 +16,16 @@ from tiercel.errors import RuntimeException
 from tiercel.training import checkpoint, lora, resume
 from tiercel.training.callbacks import Callback
 from tiercel.training.checks import number, replace_file, whole
-from tiercel.training.feeds import Feed, check_pattern, recompute_options
+from tiercel.training.feeds import Feed, recompute_options
 from tiercel.training.live import LiveSession
-from tiercel.training.loop import Bar, Fit, History, batches_of, pair
+from tiercel.training.loop import Bar, Fit, History, batches_of, checked_validation, pair
 from tiercel.training.lora import LoRA
 from tiercel.training.losses import Loss
 from tiercel.training.models import model_bytes, model_info
 from tiercel.training.optimizers import Optimizer, optimizer_of
 from tiercel.training.ragged import Ragged
 from tiercel.training.resume import MOMENTS, check_arrays, copy_state
+from tiercel.training.trainable import options_of, weights_of
 
 Array = np.ndarray[Any, Any]
 Arrays = Array | Sequence[Any] | Mapping[str, Any]
@@ -83,7 +83,7 @@ class Trainer:
         self.accumulate, self._pending, self._shares = accumulate, 0, 0.0
         self._lora = trainable if isinstance(trainable, LoRA) else None
         self._forms = self._lora.forms(self._data, self._folder) if self._lora else {}
-        self._trainable = self._names(self._lora.trainable if self._lora else trainable, output)  # type: ignore[arg-type]
+        self._trainable = weights_of(trainable, self._data, self._folder, output)
         self._trainable += [f"{n}.lora_{k}" for n in self._forms for k in "ab"]
         self._options: dict[str, Any] = {
             "output": output,
@@ -94,7 +94,7 @@ class Trainer:
             "accumulate": accumulate > 1,
             "atomic": bool(atomic),
             **recompute_options(recompute),
-            "groups": self._groups(groups or {}),
+            "groups": options_of(groups or {}, self._trainable or _core.trainable_weights(self._data, self._folder)),
             "adapters": list(self._forms),
             "rank": self._lora.rank if self._lora else 0,
             "alpha": self._lora.alpha if self._lora else 0.0,
@@ -186,16 +186,7 @@ class Trainer:
         whole("batch_size", batch_size, 1)
         whole("epochs", epochs)
         whole("seed", seed)
-        if isinstance(validation, (int, float, np.number)) and not isinstance(validation, float):
-            validation = float(validation)
-        if isinstance(validation, str) or (isinstance(validation, tuple) and len(validation) != 2):
-            raise ValueError("validation is (x, y), a list of batches (x, y) or a share of the samples")
-        if validation is not None and not isinstance(validation, (float, Iterable)):
-            raise ValueError(f"validation is (x, y), a list of batches or a share, not {type(validation).__name__}")
-        if epochs > 1 and not isinstance(validation, (float, type(None))) and iter(validation) is validation:
-            raise ValueError(
-                f"an iterator serves one validation: give what can be iterated {epochs} times, such as a list of batches"
-            )
+        validation = checked_validation(validation, epochs)
         if y is None:
             if bucket:
                 raise ValueError("bucket makes batches of samples: x already is batches")
@@ -396,36 +387,6 @@ class Trainer:
         return self._frame
 
     # ---- Inside
-
-    def _names(self, trainable: str | Sequence[str], output: str) -> list[str]:
-        if trainable == "all":
-            return [] if not self._lora else list(_core.trainable_weights(self._data, self._folder))
-        if trainable == "head":
-            return list(_core.head_weights(self._data, self._folder, output))
-        known = _core.trainable_weights(self._data, self._folder)
-        scalars = [n for n in _core.scalar_weights(self._data, self._folder) if n not in known]
-        if not isinstance(trainable, (str, Sequence)) or not all(isinstance(p, str) for p in trainable):
-            raise TypeError(f'trainable is "all", "head", patterns of names or a LoRA, not {trainable!r}')
-        patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-        for p in patterns:  # a scalar is meant by its name, or where nothing else can be
-            if p in scalars or not fnmatch.filter(known, p):
-                known += [n for n in scalars if n not in known and fnmatch.fnmatchcase(n, p)]
-            check_pattern(p, known)
-        names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
-        if not names and not self._lora:
-            raise ValueError('trainable names no weight: give patterns, "all", "head" or a LoRA')
-        return names
-
-    def _groups(self, groups: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, float | None]]:
-        known = self._trainable or _core.trainable_weights(self._data, self._folder)
-        for pattern, own in groups.items():
-            check_pattern(pattern, known)
-            for key in own:
-                if key not in ("lr", "weight_decay"):
-                    raise ValueError(f"a group has lr (a factor) and weight_decay, not {key!r}")
-                number(f"{key} of the group {pattern!r}", own[key])
-        chosen = {n: next((own for p, own in groups.items() if fnmatch.fnmatchcase(n, p)), None) for n in known}
-        return {n: (float(own.get("lr", 1.0)), own.get("weight_decay")) for n, own in chosen.items() if own is not None}
 
 
     def _made(self, labels: bool, **changed: Any) -> Any:
