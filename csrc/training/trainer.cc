@@ -319,7 +319,11 @@ void TrainingSession::report_not_finite(std::span<const RuntimeValue> batch, int
       fail(Code::kRuntimeException, what, ", as the weight \"", names_[i], "\" is not: an earlier step made it so (a smaller learning rate or clip_norm may help)");
   int weight = -1;
   for (size_t i = 0; i < graph_.graded.size(); ++i) if (!loss && graph_.states[graph_.graded[i]] == name) weight = static_cast<int>(i);
-  const std::string where = find_not_finite(batch, weight);
+  std::string where;
+  try {
+    where = find_not_finite(batch, weight);
+  } catch (const std::exception&) {  // no memory for it, say: what is wrong is known without
+  }
   fail(Code::kRuntimeException, what, where.empty() ? "" : cat("; the first result", loss ? "" : " of the backward pass", " that is not: ", where), ". ",
        static_cast<char>(std::toupper(unchanged[0])), unchanged.substr(1));
 }

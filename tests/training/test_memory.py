@@ -153,3 +153,20 @@ def test_early_updates_are_the_late_ones(model, threads):
     late = Trainer(data, loss, AdamW(1e-3), threads=threads, clip_norm=1e30)  # too large to change anything; waits for all gradients
     assert steps(early, (x, y), 5) == steps(late, (x, y), 5)
     assert same_bits(early, late)
+
+
+def test_updates_come_early():
+    """Settings of their own for biases, whose list is never full, hold no other weight back; clipping and ``atomic`` do."""
+    model = Sequential([*[Dense(600, "relu") for _ in range(5)], Dense(4)], (600,), seed=0)
+    x, y = np.ones((4, 600), np.float32), np.ones((4, 4), np.float32)
+
+    def arena(**options):
+        t = Trainer(model, "mse", AdamW(1e-3), **options)
+        t.step(x, y)
+        return t.memory()["arena"]
+
+    early, gradients = arena(), 5 * 600 * 600 * 4
+    assert early < 0.5 * gradients
+    assert arena(groups={"*.bias": {"weight_decay": 0.0}}) == early
+    assert arena(accumulate=2) == early
+    assert all(arena(**options) > gradients for options in ({"atomic": True}, {"clip_norm": 1.0}, {"clip_value": 1.0}))

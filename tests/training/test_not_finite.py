@@ -1,11 +1,12 @@
 """Gradients that are not finite though the loss is: an error before anything has changed."""
 
 import numpy as np
+import onnx
 import pytest
 
 import tiercel
 from tiercel import _core
-from tiercel.training import SGD, BatchNorm, Dense, Layer, Loss, Sequential, Trainer
+from tiercel.training import SGD, BatchNorm, Dense, Layer, LoRA, Loss, Sequential, Trainer
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((12, 4)).astype(np.float32)
@@ -74,6 +75,60 @@ def test_the_node():
     t = Trainer(model(Dense(5, "relu")), "mse")
     with pytest.raises(tiercel.errors.Error, match='"dense0.weight" is not finite; .* Div node "root0/Sqrt/gradient"'):
         t.step(BAD, Y)
+
+
+@pytest.mark.parametrize("clip", ["norm", "value"])
+def test_large_models_with_clipping(clip):
+    """All gradients are there before any update anyway."""
+    t = Trainer(model(Dense(700, "tanh"), Dense(700, "tanh"), width=300), "mse", "adam", **CLIPS[clip])
+    t.step(X, Y)
+    before = state(t)
+    with pytest.raises(tiercel.errors.Error, match='"dense0.weight" is not finite; .*weights are unchanged'):
+        t.step(BAD, Y)
+    assert state(t) == before
+
+
+@pytest.mark.parametrize("options", [{"recompute": "sqrt"}, {"trainable": LoRA(2)}, {"trainable": ["dense0.*", "dense1.weight"]}])
+def test_with_other_options(options):
+    t = Trainer(model(Dense(5, "gelu"), Dense(5, "gelu")), "mse", "adamw", **options)
+    t.step(X, Y)
+    before = state(t)
+    with pytest.raises(tiercel.errors.Error, match='"dense0.weight(.lora_[ab])?" is not finite; the first'):
+        t.step(BAD, Y)
+    assert state(t) == before
+
+
+@pytest.mark.parametrize("op", ["If", "Loop", "Scan"])
+def test_bodies(op):
+    h, f = onnx.helper, onnx.TensorProto.FLOAT
+    root = [h.make_node("Abs", ["v"], ["a"]), h.make_node("Sqrt", ["a"], ["r"])]
+    same = [h.make_node("Identity", ["v"], ["o"])]
+
+    def body(nodes, inputs, outputs):
+        return h.make_graph(nodes, "body", [h.make_tensor_value_info(n, t, s) for n, t, s in inputs],
+                            [h.make_tensor_value_info(n, t, None if s is None else s) for n, t, s in outputs])  # fmt: skip
+
+    go = onnx.helper.make_node("Identity", ["c"], ["d"])
+    if op == "If":
+        branch = body(same, [], [("o", f, None)])
+        node = h.make_node("If", ["yes"], ["z"], name="here", then_branch=body(root, [], [("r", f, None)]), else_branch=branch)
+    elif op == "Loop":
+        inner = body([go, *root], [("i", 7, []), ("c", 9, []), ("v", f, None)], [("d", 9, []), ("r", f, None)])
+        node = h.make_node("Loop", ["two", "yes", "v"], ["z"], name="here", body=inner)
+    else:
+        inner = body([h.make_node("Abs", ["row"], ["a"]), h.make_node("Sqrt", ["a"], ["r"])], [("row", f, [3])], [("r", f, [3])])
+        node = h.make_node("Scan", ["v"], ["z"], name="here", num_scan_inputs=1, body=inner)
+    constants = [onnx.numpy_helper.from_array(np.array(a), n) for n, a in (("yes", True), ("two", np.int64(2)))]
+    w = onnx.numpy_helper.from_array(RNG.standard_normal((4, 3)).astype(np.float32), "w")
+    graph = h.make_graph([h.make_node("MatMul", ["x", "w"], ["v"], name="first"), node], "g", [h.make_tensor_value_info("x", f, ["n", 4])],
+                         [h.make_tensor_value_info("z", f, ["n", 3])], [w, *constants])  # fmt: skip
+    t = Trainer(h.make_model(graph, opset_imports=[h.make_opsetid("", 21)], ir_version=10), "mse", "adam")
+    y = np.ones((12, 3), np.float32)
+    t.step(X, y)
+    before = state(t)
+    with pytest.raises(tiercel.errors.Error, match='weight "w" is not finite; the first result of the backward pass that is not: .*"here/gradient"'):
+        t.step(BAD, y)
+    assert state(t) == before
 
 
 class Scale(Layer):

@@ -121,7 +121,7 @@ class Trainer:
     def step(self, x: Arrays, y: Any) -> float:
         """One step on a batch (with ``accumulate`` a part of one); gives its loss. A loss or a gradient that is not
         finite is an error. The weights then stay as they were; of a gradient where they take up to 1 MiB, with
-        ``clip_norm`` or if the trainer is ``atomic``: else some may have taken the step."""
+        clipping or if the trainer is ``atomic``: else some may have taken the step."""
         return self._take_batch(x, y)[0]
 
     def _take_batch(self, x: Arrays, y: Any) -> tuple[float, float]:
