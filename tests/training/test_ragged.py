@@ -346,7 +346,10 @@ WRONG = {
     "other lengths": (no_steps, {"x": X, "lengths": [1] * 6}, Y, "sample 0 has 5 steps, but 1 in 'lengths'"),
     "count of lengths": (no_steps, {"x": PADDED, "lengths": [9, 9]}, Y, "there are 2 'lengths'|should have one length"),
     "nothing": (no_steps, [], [], "input 'x' is an empty list"),
-    "numbers": (no_steps, [1.0, 2.0], Y[:2], "one rank"),
+    "numbers": (no_steps, [1.0, 2.0], Y[:2], "one rank, but sample 0 is np.float64|one rank, but sample 0 is 1.0"),
+    "none": (no_steps, None, Y[:2], "input 'x' should hold numbers|one length"),
+    "text": (steps, [a.astype(str) for a in X], STEPS, "input 'x' should hold numbers, not <U"),
+    "text of y": (steps, X, [a.astype(str) for a in STEPS], "y should hold numbers, not <U"),
 }
 
 

@@ -105,7 +105,8 @@ class Feed:
             parts = [x.get(n) for n in self.names]
         else:
             one = isinstance(x, (np.ndarray, Ragged)) or (len(self.names) == 1 and not is_list_of_arrays(x))
-            parts = [x] if one or self._is_sequences(x) else list(x)
+            one |= self._is_sequences(x) or (len(self.data) == 1 and not is_list(x))
+            parts = [x] if one else list(x)
             if len(parts) == len(self.names) - 1 and self.lengths >= 0:
                 parts.insert(self.lengths, None)
         if len(parts) != len(self.names):

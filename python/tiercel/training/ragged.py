@@ -25,7 +25,9 @@ class Ragged:
             raise ValueError(f"{what} is an empty list")
         first = arrays[0]
         for i, a in enumerate(arrays):
-            if a.ndim != first.ndim or not a.ndim:
+            if not a.ndim:
+                raise ValueError(f"{what}: a sample is a sequence [T, ...] of one rank, but sample {i} is {a[()]!r}")
+            if a.ndim != first.ndim:
                 raise ValueError(
                     f"{what}: a sample is a sequence [T, ...] of one rank, but sample 0 has shape {list(first.shape)}, "
                     f"sample {i} {list(a.shape)}"
