@@ -218,3 +218,20 @@ def test_what_cannot_be_carried_is_told() -> None:
     with pytest.warns(UserWarning, match='in the body of SequenceMap node "each", stays as in inference'):
         trainer = trainer_of(nodes, {"x": X}, {"one": np.array(1)})
     assert trainer.step(X, Y) > 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_gradient_that_is_not_finite_moves_no_statistics(accumulate: int) -> None:
+    norm = branches()
+    norm.output[0] = "z"
+    nodes = [norm, helper.make_node("Abs", ["z"], ["a"]), helper.make_node("Sqrt", ["a"], ["y"], name="root")]
+    trainer = trainer_of(nodes, {"x": X, "c": np.array(True)}, {}, accumulate=accumulate)
+    good, bad = [X, np.array(False)], [X, np.array(True)]
+    trainer.step(bad, Y)  # it is not yet
+    for n in ("scale", "bias"):
+        trainer.weights[n][1] = 0  # the root of |0| has no slope
+    before = {n: a.tobytes() for n, a in trainer._core.state()}
+    with pytest.raises(tiercel.errors.Error, match="gradient of the weight .* is not finite; the first.*root/gradient.*weights are unchanged"):
+        trainer.step(bad, Y)
+    assert {n: a.tobytes() for n, a in trainer._core.state()} == before
+    assert np.isfinite(trainer.step(good, Y))
