@@ -102,7 +102,7 @@ class SessionImpl {
   std::shared_ptr<SymbolTable> symbols;  // of inputs and outputs
   std::shared_ptr<ProfileSink> profile;
   mutable ForkSafeMutex loaded_mutex;
-  std::mutex mutex;                      // of the next three, and of Model::again
+  ForkSafeMutex mutex;                   // of the next three, and of Model::again
   bool behind = false;                   // is `loaded` not what `live` gave last?
   uint64_t version = 0;                  // of `loaded`
   std::shared_ptr<ConstantMemo> memo;
@@ -239,14 +239,13 @@ std::unique_ptr<Session> Session::with_inputs(const std::vector<std::string>& in
       fail(Code::kInvalidArgument, "\"", name, "\" is no initializer that a run may replace: from IR version 4 on, those among the graph's inputs are");
   SessionOptions options = impl_->options;
   options.optimized_model_path.clear();
-  std::unique_ptr<Session> session;
-  {
+  Model m = [&] {
     const std::lock_guard lock(impl_->mutex);
-    Model m = impl_->loaded->model.again(initializers);
-    m.again = nullptr;
-    m.overridable.clear();
-    session = std::make_unique<Session>(std::move(m), options);
-  }
+    return impl_->loaded->model.again(initializers);
+  }();
+  m.again = nullptr;
+  m.overridable.clear();
+  auto session = std::make_unique<Session>(std::move(m), options);
   session->impl_->profile = impl_->profile;
   return session;
 }

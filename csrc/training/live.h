@@ -2,9 +2,9 @@
 #pragma once
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "base/fork.h"
 #include "training/trainer.h"
 
 namespace tiercel {
@@ -20,7 +20,7 @@ class LiveTraining final : public LiveModel {
   std::optional<Model> model(uint64_t& version, bool always) override;
 
  private:
-  mutable std::mutex mutex_;  // of these two
+  mutable ForkSafeMutex mutex_;  // of these two
   std::shared_ptr<const TrainingSession> training_;
   uint64_t before_ = 0;       // versions of trainings before this one
   Model base_;                // as its file is read; without what changes

@@ -4,11 +4,11 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/fork.h"
 #include "onnx/onnx.h"
 #include "runtime/session.h"
 #include "training/adapters.h"
@@ -100,7 +100,7 @@ class TrainingSession {
   std::map<std::string, DType> stored_;  // the model's types of weights whose masters are wider
   std::vector<RuntimeValue> in_, out_;   // of a run, kept from one to the next
   int64_t steps_ = 0, batches_ = 0, torn_ = 0;
-  mutable std::mutex mutex_;             // one step, evaluation or copy at a time
+  mutable ForkSafeMutex mutex_;             // one step, evaluation or copy at a time
 };
 
 // A loss of two arrays, alone.

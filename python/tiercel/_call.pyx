@@ -490,13 +490,14 @@ cdef class Session:
         cdef const char** texts
         cdef size_t n, i
         rest = {name: value for name, value in feed.items() if value is not None or name not in self._overridable_names}
-        names = tuple(sorted(name for name in rest if name not in self._input_names))
-        if not names:
+        others = [name for name in rest if name not in self._input_names]
+        if not others:
             return self._run(output_names, rest, run_options, given)
-        for name in names:
+        for name in others:
             if name not in self._overridable_names:
                 self._complain(feed)
-        variant = self._variants.get(names)
+        names = tuple(sorted(others))
+        variant = self._variants.pop(names, None)
         if variant is None:
             n = len(names)
             encoded = [name.encode() for name in names]
@@ -513,7 +514,9 @@ cdef class Session:
             variant = Session.__new__(Session)
             variant.handle = handle
             variant._learn()
-            variant = self._variants.setdefault(names, variant)
+        self._variants[names] = variant  # the last
+        while len(self._variants) > 4:  # each has weights of its own
+            self._variants.pop(next(iter(self._variants)), None)
         return variant._run(output_names, rest, run_options, given)
 
     cdef _complain(self, dict feed):

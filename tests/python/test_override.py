@@ -217,3 +217,25 @@ def test_profile_has_both():
     session.run(None, feed)
     session.run(None, {**feed, "w": array(20, 30)})
     assert {e["run"] for e in session.take_profile()} == {1, 2}
+
+
+def test_names_that_are_no_strings():
+    data, feed = matmul()
+    session = tiercel.InferenceSession(data)
+    for wrong in ({1: array(2)}, {1: array(2), "q": array(2)}, {1: array(2), "w": array(20, 30)}):
+        with pytest.raises(tiercel.errors.InvalidArgument, match="invalid input name .*1"):
+            session.run(None, feed | wrong)
+
+
+def test_many_sets_of_names():
+    """Few of them stay prepared; all give their results."""
+    nodes = [helper.make_node("MatMul", [f"p{i - 1}" if i else "x", f"w{i}"], [f"p{i}" if i < 5 else "y"]) for i in range(6)]
+    weights = {f"w{i}": array(20, 20) for i in range(6)}
+    session = tiercel.InferenceSession(model(nodes, {"x": [3, 20]}, weights))
+    x = array(3, 20)
+    for names in ([f"w{i}"] for i in (0, 1, 2, 3, 4, 5, 0, 1, 5)):
+        given = {n: array(20, 20) for n in names}
+        want = x
+        for n, w in weights.items():
+            want = want @ given.get(n, w)
+        np.testing.assert_allclose(session.run(None, {"x": x, **given})[0], want, rtol=1e-4, atol=1e-3)

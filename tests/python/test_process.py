@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import tiercel
 from small_models import model
@@ -184,6 +185,26 @@ def test_a_fork_while_other_threads_run() -> None:
         stop.set()
         for t in threads:
             t.join()
+
+
+def test_a_fork_while_initializers_are_replaced() -> None:
+    """Another thread prepares the model for other weights when the process forks."""
+    rng = np.random.default_rng(0)
+    weights = {f"w{i}": (rng.standard_normal((512, 512)) * 0.05).astype(np.float32) for i in range(8)}
+    nodes = [helper.make_node("MatMul", ["x" if i == 0 else f"p{i - 1}", f"w{i}"], [f"p{i}" if i < 7 else "y"]) for i in range(8)]
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 512])]
+    infos += [helper.make_tensor_value_info(n, TensorProto.FLOAT, [512, 512]) for n in weights]
+    values = [numpy_helper.from_array(w, n) for n, w in weights.items()]
+    graph = helper.make_graph(nodes, "g", infos, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], values)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    s = tiercel.InferenceSession(proto.SerializeToString())
+    x, zero = np.ones((1, 512), np.float32), np.zeros((512, 512), np.float32)
+    for i in range(6):
+        other = threading.Thread(target=s.run, args=(None, {"x": x, f"w{i}": zero}))
+        other.start()
+        time.sleep(0.002)
+        assert in_child(lambda: s.run(None, {"x": x, "w7": zero})) == 0
+        other.join()
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
