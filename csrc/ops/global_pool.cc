@@ -73,10 +73,7 @@ const OpRegistration rows({
     {"GlobalLpPool", "", 1, infer, prepare<Pool::kLp>},
 });
 
-void grad_mean(GradContext& c) {
-  const DType t = c.w.dtype(c.x(0));
-  c.set(0, c.w.expand_like(c.w.mul(c.dy(), c.w.div(c.w.count_of(c.y(), t), c.w.count_of(c.x(0), t))), c.x(0)));
-}
+void grad_mean(GradContext& c) { c.set(0, c.w.expand_like(c.w.times_ratio(c.dy(), c.y(), c.x(0)), c.x(0))); }
 void grad_max(GradContext& c) {  // equal ones share
   GraphWriter& w = c.w;
   Value* const mask = w.op("Cast", {w.op("Equal", {c.x(0), c.y()})}, {{"to", static_cast<int64_t>(w.dtype(c.y()))}});

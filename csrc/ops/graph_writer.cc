@@ -136,6 +136,14 @@ Value* GraphWriter::map(std::vector<Value*> sequences, Value* (*f)(GraphWriter& 
   return op("SequenceMap", std::move(sequences), {{"body", Attribute(body)}});
 }
 
+Value* GraphWriter::times_ratio(Value* v, Value* of, Value* among) {
+  const DType t = dtype(v);
+  const bool narrow = t == DType::kFloat16 || t == DType::kBFloat16;
+  const DType wide = narrow ? DType::kFloat : t;
+  const auto as = [&](Value* x, DType to) { return narrow ? op("Cast", {x}, {{"to", static_cast<int64_t>(to)}}) : x; };
+  return as(mul(as(v, wide), div(count_of(of, wide), count_of(among, wide))), t);
+}
+
 Value* GraphWriter::count_of(Value* v, DType t) {
   if (type(v).static_shape()) return scalar(static_cast<double>(shape(v).count()), t);
   return op("Cast", {op("Size", {v})}, {{"to", static_cast<int64_t>(t)}});

@@ -63,11 +63,13 @@ class GraphWriter {
   Value* sum(Value* a, Value* b);
   // A SequenceMap of `sequences` whose body computes f of an item each.
   Value* map(std::vector<Value*> sequences, Value* (*f)(GraphWriter& w, std::span<Value* const> items));
-  // Number of elements of v, as a scalar of dtype t.
-  Value* count_of(Value* v, DType t);
+  // v times the number of elements of `of` over that of `among`; of a narrow v in float, as 65504 is the most that float16 counts.
+  Value* times_ratio(Value* v, Value* of, Value* among);
   bool same_shape(const Value* a, const Value* b) const;  // is it known?
 
  private:
+  Value* count_of(Value* v, DType t);  // as a scalar
+
   Graph& graph_;
   std::vector<ValueInfo> infos_;  // by value id
 };

@@ -310,10 +310,7 @@ using C = GradContext;
 const GradRegistration grads({
     {"ReduceSum", "", [](C& c) { grad_reduction(c, [](C& k, Value* x, Value*, Value* dy) { return k.w.expand_like(dy, x); }); }},
     {"ReduceMean", "", [](C& c) {
-       grad_reduction(c, [](C& k, Value* x, Value* y, Value* dy) {
-         const DType t = k.w.dtype(x);
-         return k.w.expand_like(k.w.mul(dy, k.w.div(k.w.count_of(y, t), k.w.count_of(x, t))), x);
-       });
+       grad_reduction(c, [](C& k, Value* x, Value* y, Value* dy) { return k.w.expand_like(k.w.times_ratio(dy, y, x), x); });
      }},
     {"ReduceMax", "", [](C& c) { grad_reduction(c, grad_extreme); }},
     {"ReduceMin", "", [](C& c) { grad_reduction(c, grad_extreme); }},
