@@ -200,6 +200,26 @@ std::vector<std::string> statistics_of(const Graph& g) {
   return names;
 }
 
+void read_masters(Graph& graph, Value* rounded, Value* master) {
+  for (const Use& use : std::vector<Use>(rounded->uses)) {
+    Node& n = *use.node;
+    if (n.is("BatchNormalization") && (use.index == 3 || use.index == 4)) graph.set_input(&n, use.index, master);
+  }
+  std::vector<Node*> nodes;
+  for (const auto& n : graph.nodes()) nodes.push_back(n.get());
+  for (Node* n : nodes)
+    for (const auto& [key, body] : n->subgraphs())
+      for (int k = 0; k < body->captured; ++k) {
+        if (n->inputs[index(n->captures_begin(body) + k)] != rounded || !has_norm(*body)) continue;
+        Value* const inner = capture_at(*body, k);
+        Value* const wide = body->add_input("", master->type);
+        if (n->own_inputs < 0) n->own_inputs = n->num_own_inputs();
+        graph.insert_input(n, n->captures_begin(body) + body->captured, master);
+        ++body->captured;
+        read_masters(*body, inner, wide);
+      }
+}
+
 Statistics train_norms(Graph& graph, std::vector<std::string>& notes) { return Norms(notes).train(graph, nullptr); }
 
 }  // namespace tiercel

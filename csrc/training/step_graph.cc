@@ -189,7 +189,7 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   for (const std::string& name : r.states) weights.push_back(inputs.weight(name));
   for (const std::string& name : statistics_of(g)) {
     r.states.push_back(name);
-    inputs.make(name);
+    inputs.weight(name);
   }
 
   r.evaluate = g.clone();
@@ -204,6 +204,13 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   infer_graph(g);
   prediction = output_of(g, o.output);
   Value* const step = g.add_input("tiercel_step", Type::tensor(DType::kInt64, Shape{}));
+  for (size_t i = static_cast<size_t>(r.num_weights); i < r.states.size(); ++i) {
+    Value* const master = value_named(g, r.states[i]);
+    std::vector<Value*> rounded;
+    for (const Use& use : master->uses)
+      if (use.node->is("Cast") && master_type(use.node->output()->type.dtype) == master->type.dtype) rounded.push_back(use.node->output());
+    for (Value* v : rounded) read_masters(g, v, master);
+  }
   const Statistics after = to_training_mode(g, step, o.seed, r.notes);
   GraphWriter w(g);
   Value* const loss = add_loss(w, o, prediction, target);

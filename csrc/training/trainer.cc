@@ -66,8 +66,7 @@ TrainingSession::TrainingSession(Model model, const TrainingOptions& options, co
   std::vector<std::pair<std::string, Type>> states;
   for (const std::string& name : graph_.states) {
     const Tensor& t = constants.at(name)->constant;
-    const bool weight = states.size() < static_cast<size_t>(graph_.num_weights);
-    states.emplace_back(name, Type::tensor(weight ? master_type(t.dtype()) : t.dtype(), t.shape()));
+    states.emplace_back(name, Type::tensor(master_type(t.dtype()), t.shape()));
   }
   add_states(states);
   for (const auto& g : {graph_.step, graph_.evaluate, graph_.whole}) g->erase_dead();  // what became inputs is held by the states alone

@@ -241,3 +241,63 @@ def test_live_session(kind: str, trainable: Any, tmp_path: Path) -> None:
         now = session.run(None, {"x": X})[0]
         np.testing.assert_array_equal(now, tiercel.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"x": X})[0])
     assert (now != before).any()
+
+
+def test_means_of_more_elements_than_float16_counts() -> None:
+    """65504 is the most that it holds: the gradient of a mean of more was 0."""
+    pools: list[tuple[str, dict[str, Any]]] = [("GlobalAveragePool", {}), ("ReduceMean", {"keepdims": 1})]
+    for op, attributes in pools:
+        axes = [] if op == "GlobalAveragePool" else ["axes"]
+        nodes = [helper.make_node("Mul", ["x", "w"], ["h"]), helper.make_node(op, ["h", *axes], ["y"], **attributes)]
+        infos = [[helper.make_tensor_value_info(k, TensorProto.FLOAT16, ["n", 1, *s])] for k, s in (("x", [300, 300]), ("y", [1, 1]))]
+        values = [narrow(np.ones(300), "float16"), numpy_helper.from_array(np.array([2, 3]), "axes")]
+        values[0].name = "w"
+        graph = helper.make_graph(nodes, "g", *infos, values[: 1 + len(axes)])
+        t = Trainer(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), "mse", SGD(1.0), trainable=["w"])
+        t.step(np.ones((2, 1, 300, 300), np.float16), np.zeros((2, 1, 1, 1), np.float16))
+        np.testing.assert_allclose(1 - t.weights["w"], 2 / 300, rtol=0.01)  # of (mean of w)^2
+
+
+def norm_model(t: int, opset: int, in_branch: bool, momentum: float) -> bytes:
+    """y = BatchNormalization(x w), at the top or in both branches of an If."""
+    def norm(y: str) -> onnx.NodeProto:
+        return helper.make_node("BatchNormalization", ["q", "s", "b", "mu", "va"], [y], momentum=momentum)
+
+    nodes = [helper.make_node("Mul", ["x", "w"], ["q"])]
+    if in_branch:
+        a, b = (helper.make_graph([norm(k)], k, [], [helper.make_tensor_value_info(k, t, None)]) for k in ("p", "r"))
+        nodes.append(helper.make_node("If", ["c"], ["y"], then_branch=a, else_branch=b))
+    else:
+        nodes.append(norm("y"))
+    values = {"w": 1, "s": 1, "b": 0, "mu": 5, "va": 4}
+    weights = [helper.make_tensor(k, t, [4], [float(v)] * 4) for k, v in values.items()]
+    weights += [helper.make_tensor("c", TensorProto.BOOL, [], [True])] if in_branch else []
+    infos = [[helper.make_tensor_value_info(k, t, ["n", 4])] for k in "xy"]
+    graph = helper.make_graph(nodes, "g", *infos, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8).SerializeToString()
+
+
+@pytest.mark.parametrize(("opset", "in_branch"), [(9, False), (13, True), (15, False), (17, True)])
+def test_running_statistics_have_masters_too(opset: int, in_branch: bool) -> None:
+    """With a momentum of 0.999 a step moves them by less than float16 holds."""
+    rng = np.random.default_rng(2)
+    batches = [rng.standard_normal((64, 4)).astype(np.float16) + np.float16(4) for _ in range(400)]
+    found = []
+    for dtype, t in ((np.float16, TensorProto.FLOAT16), (np.float32, TensorProto.FLOAT)):
+        trainer = Trainer(norm_model(t, opset, in_branch, 0.999), "mse", SGD(0.0))
+        for x in batches:
+            trainer.step(x.astype(dtype), np.zeros((64, 4)))
+        state = trainer.model_state()
+        assert state["mu"].dtype == state["va"].dtype == np.float32
+        found.append(np.stack([state["mu"], state["va"]]))
+        saved = initializers(trainer.model())
+        for name in ("mu", "va"):
+            assert saved[name].data_type == t
+            np.testing.assert_array_equal(numpy_helper.to_array(saved[name]), state[name].astype(dtype))
+        loss = trainer.evaluate(batches[0].astype(dtype), np.zeros((64, 4)))["loss"]
+        y = trainer.predict(batches[0].astype(dtype)).astype(np.float32)
+        np.testing.assert_allclose(loss, np.square(y).mean(), rtol=1e-3)
+        fresh = tiercel.InferenceSession(trainer.model()).run(None, {"x": batches[0].astype(dtype)})[0]
+        np.testing.assert_array_equal(fresh, trainer.predict(batches[0].astype(dtype)))
+    assert found[1][0].max() < 4.75  # of 5 on the way to 4
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
