@@ -1,10 +1,13 @@
 """`tiercel train`: CSV and NPZ files, what it writes, and what it says of wrong ones."""
 
+import io
+
 import numpy as np
 import pytest
 from training_models import X, Y, plain
 
 from tiercel import InferenceSession, cli
+from tiercel.cli.train import read_csv
 from tiercel.training import SGD, Cosine, Dense, LoRA, OneCycle, ReduceOnPlateau, Sequential, StepDecay, Trainer, WarmUp
 
 GOOD = "1,2,3,4,0\n1,2,3,4,0\n"
@@ -192,3 +195,45 @@ def test_wrong_data(capsys, tmp_path, model):
     code, _, err = train(capsys, model, "--data", tmp_path / "none.csv")
     assert code == 1 and "none.csv" in err
     assert not (tmp_path / "m-trained.onnx").exists()
+
+
+def npz_of(write):
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+ROWS = "1,2,3,4,0\n2,3,4,5,1\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("d.npz", npz_of(lambda f: np.savez(f, x=X, y=Y))[:300], "is not an .npz file"),
+        ("d.npz", npz_of(lambda f: np.save(f, X)), "one array without a name"),
+        ("d.npz", npz_of(lambda f: np.savez(f, x=X, y=np.float32(3))), "the target is one number"),
+        ("d.csv", b"\xff\xfe\x00abc\n", "is no CSV file in UTF-8"),
+        ("d.csv", b"\xe9,b,c,d,y\n" + ROWS.encode(), "is no CSV file in UTF-8"),
+        ("d.csv", (ROWS + "1,2,3,4,inf\n").encode(), "row 3, column 5: the target inf is no class number"),
+        ("d.csv", ("a,b,c,d,y\n1,2,3,4,1e300\n" + ROWS).encode(), "row 2, column 5: the target 1e+300 is no class number"),
+        ("d.csv", (ROWS + "1,2,3,4,nan\n").encode(), "the target nan is no class number"),
+    ],
+)
+def test_wrong_files(capsys, tmp_path, model, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    code, _, err = train(capsys, model, "--data", tmp_path / name, "--validation", 0)
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_mark_of_the_encoding_is_no_name(tmp_path):
+    for bom in ("", "\ufeff"):
+        (tmp_path / "d.csv").write_text(bom + ROWS, encoding="utf-8")
+        x, y = read_csv(str(tmp_path / "d.csv"), "")
+        assert x.shape == (2, 4) and y.tolist() == [0, 1]
+
+
+def test_a_checkpoint_that_cannot_be_is_told_first(capsys, tmp_path, model):
+    (tmp_path / "d.csv").write_text(ROWS)
+    for path, message in ((tmp_path / "no" / "c", "there is no folder"), (tmp_path, "is a folder")):
+        code, out, err = train(capsys, model, "--data", tmp_path / "d.csv", "--validation", 0, "--checkpoint", path)
+        assert code == 2 and message in err and not out

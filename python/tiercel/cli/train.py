@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +92,13 @@ def _is_number(cell: str) -> bool:
 
 def read_csv(path: str, target: str) -> tuple[Any, Any]:
     """Features [n, columns] and the target [n]; integers where all its values are."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark of the encoding first
+            rows = [row for row in csv.reader(file) if row]
+    except UnicodeDecodeError as e:
+        raise feeds.UsageError(f"{path} is no CSV file in UTF-8: {e.reason} at byte {e.start}") from e
+    except csv.Error as e:
+        raise feeds.UsageError(f"{path} is no CSV file: {e}") from e
     if not rows:
         raise feeds.UsageError(f"{path} is empty")
     names = None if all(map(_is_number, rows[0])) else [cell.strip() for cell in rows.pop(0)]
@@ -103,14 +111,25 @@ def read_csv(path: str, target: str) -> tuple[Any, Any]:
     table = _numbers(rows, path, 1 if names is None else 2)
     at = names.index(target) if names and target else table.shape[1] - 1
     y = table[:, at]
+    big = ~(np.abs(y) < 2**53)  # NaN too
+    rest = y[~big]
+    if big.any() and (rest == np.round(rest)).all() and not np.isnan(y).all():
+        i = int(big.argmax())
+        raise feeds.UsageError(
+            f"{path}, row {i + (1 if names is None else 2)}, column {at + 1}: the target {y[i]:g} is no class number (as the "
+            "others are) and no number to learn"
+        )
     return np.delete(table, at, axis=1), y.astype(np.int64) if (y == np.round(y)).all() else y
 
 
 def read_npz(path: str, target: str, inputs: list[str]) -> tuple[dict[str, Any], Any]:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open(path, "rb") as file:  # NumPy leaves a damaged one open
+            data = np.load(file, allow_pickle=False)
+            if isinstance(data, np.ndarray):
+                raise ValueError("it holds one array without a name, as .npy files do")
             arrays = {name: data[name] for name in data.files}
-    except (ValueError, EOFError, KeyError) as e:
+    except (ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
         raise feeds.UsageError(f"{path} is not an .npz file: {e}") from e
     known = ", ".join(arrays)
     y = next((arrays[n] for n in ([target] if target else _TARGETS) if n in arrays and n not in inputs), None)
@@ -121,7 +140,20 @@ def read_npz(path: str, target: str, inputs: list[str]) -> tuple[dict[str, Any],
     for name in inputs:
         if name not in arrays:
             raise feeds.UsageError(f"{path} has no array for the input {name!r}; there are: {known}")
+    if not y.ndim:
+        raise feeds.UsageError(f"{path}: the target is one number, not one for each sample")
     return {name: arrays[name] for name in inputs}, y
+
+
+def _check_writable(path: str) -> None:
+    """Before a training whose checkpoints go there."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise feeds.UsageError(f"--checkpoint {path}: there is no folder {folder}")
+    if os.path.isdir(path):
+        raise feeds.UsageError(f"--checkpoint {path} is a folder: give the name of a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise feeds.UsageError(f"--checkpoint {path}: no file can be made in {folder}")
 
 
 def _data(args: argparse.Namespace, inputs: list[tuple[str, str, list[Any]]]) -> tuple[dict[str, Any], Any]:
@@ -149,6 +181,8 @@ def _print_epoch(trainer: Any, epoch: int, history: dict[str, list[float]]) -> N
 def main(args: argparse.Namespace) -> int:
     from tiercel.training import Checkpoint, EarlyStopping, TensorBoard, Trainer
 
+    if args.checkpoint:
+        _check_writable(args.checkpoint)
     info = feeds.model_info(args.model)
     x, y = _data(args, info["inputs"])
     loss = args.loss or ("cross_entropy" if y.dtype.kind in "iu" else "mse")
