@@ -64,7 +64,63 @@ struct Source {
   bool wide;
 };
 
+// Of many indices for each row, without a sort: every slice is added to its row at once, those of a further Gather in a table of their own first.
+// Then the rows that were taken move together.
+template <class T> void make_dense(PrepareContext& ctx, const std::vector<Source>& sources, int64_t extent, int64_t block) {
+  const int64_t strip = std::min<int64_t>(block, 128), strips = block ? ceil_div(block, strip) : 0, n = sources.back().end;
+  const int64_t parts = sources.size() > 1 ? round_up(static_cast<int64_t>(sizeof(T)) * extent * block, 64) : 0;
+  ctx.workspace(parts + 8 + extent);
+  ctx.cost(static_cast<double>(n * block), static_cast<double>(sizeof(T)) * static_cast<double>((n + 2 * extent) * block));
+  ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+    T *const y = a.out<T>(1), *const part = a.workspace<T>();
+    int64_t& count = *reinterpret_cast<int64_t*>(a.workspace<char>() + parts);
+    char* const taken = reinterpret_cast<char*>(&count + 1);
+    int64_t* const rows = a.out<int64_t>(0);
+    if (w.index() == 0) std::fill_n(taken, extent, char{0});
+    w.barrier();
+    const auto add = [&]<class Index>(const Source& s, const Index* index, T* to, int64_t first, int64_t m) {
+      for (int64_t r = 0; r < extent; ++r) std::fill_n(to + r * block + first, m, T(0));
+      const T* d = a.in<T>(s.input) + first;
+      for (int64_t i = 0; i < s.end - s.begin; ++i, d += block) {
+        const int64_t r = place(index[i], extent, label);
+        if (first == 0) taken[r] = 1;
+        T* const sum = to + r * block + first;
+        for (int64_t j = 0; j < m; ++j) sum[j] += d[j];
+      }
+    };
+    w.parallel_for(std::max<int64_t>(strips, 1), 1, [&](int64_t b, int64_t e) {  // without elements, too, rows are taken
+      for (int64_t t = b; t < e; ++t) {
+        const int64_t first = t * strip, m = std::min(strip, block - first);
+        for (const Source& s : sources) {
+          T* const to = &s == sources.data() ? y : part;
+          if (s.wide) add(s, a.in<int64_t>(s.input + 1), to, first, m);
+          else add(s, a.in<int32_t>(s.input + 1), to, first, m);
+          if (to != y)
+            for (int64_t r = 0; r < extent; ++r)
+              for (int64_t j = r * block + first; j < r * block + first + m; ++j) y[j] += part[j];
+        }
+      }
+    });
+    w.barrier();
+    if (w.index() == 0) {
+      count = 0;
+      for (int64_t r = 0; r < extent; ++r) if (taken[r]) rows[count++] = r;
+      std::fill(rows + count, rows + extent, int64_t{-1});
+    }
+    w.barrier();
+    if (count == extent) return;
+    w.parallel_for(strips, 1, [&](int64_t b, int64_t e) {
+      for (int64_t t = b; t < e; ++t) {
+        const int64_t first = t * strip, m = std::min(strip, block - first);
+        for (int64_t r = 0; r < count; ++r) if (rows[r] != r) std::copy_n(y + rows[r] * block + first, m, y + r * block + first);
+        for (int64_t r = count; r < extent; ++r) std::fill_n(y + r * block + first, m, T(0));
+      }
+    });
+  });
+}
+
 template <class T> void make(PrepareContext& ctx) {
+  constexpr int64_t kDense = 2;
   constexpr int64_t kStrip = 256;
   const std::vector<Dim> shape = *ctx.ints(0);
   const Shape table{std::span<const Dim>(shape)};
@@ -78,6 +134,7 @@ template <class T> void make(PrepareContext& ctx) {
     sources.push_back({i, n, n + count, ctx.dtype(i + 1) == DType::kInt64});
     n += count;
   }
+  if (extent && n >= kDense * extent) return make_dense<T>(ctx, sources, extent, block);
   const int64_t most = ctx.out_shape(1)[0], strip = std::min(block, kStrip), strips = block ? ceil_div(block, strip) : 0;
   const int64_t bytes = static_cast<int64_t>(sizeof(Item)) * n;
   ctx.workspace(2 * bytes + 8 * (most + 2));

@@ -315,6 +315,25 @@ def test_rows_of_drawn_ids(dtype):
         assert not sums[len(distinct) :].any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_ids_for_each_row_have_the_bits_of_the_whole_gradient(dtype):
+    """No sort then; some rows may have none."""
+    rng = np.random.default_rng(5)
+    for rows, block, counts in (
+        (3, 5, (40,)), (40, 300, (100, 7, 90)), (2, 768, (500,)), (9, 1, (30, 0, 12)), (100, 130, (150, 60)), (7, 0, (20,)), (1, 3, (9, 1)),
+    ):  # fmt: skip
+        for used in (rows, -(-rows // 3)):
+            pairs = [(rng.standard_normal((n, block)).astype(dtype), rng.integers(0, used, n) - rows * (n % 2)) for n in counts]
+            whole = np.zeros((rows, block), dtype)
+            for k, (d, ids) in enumerate(pairs):
+                (one,) = _core.evaluate_node("GatherGrad", "ai.tiercel", 1, [d, ids, np.array([rows, block])], [True], [])
+                whole = whole + one if k else one
+            found, sums = rows_grad([rows, block], *pairs)
+            distinct = np.unique(np.concatenate([i for _, i in pairs]) % rows)
+            np.testing.assert_array_equal(found, np.pad(distinct, (0, rows - len(distinct)), constant_values=-1))
+            assert sums[: len(distinct)].tobytes() == whole[distinct].tobytes() and not sums[len(distinct) :].any()
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
