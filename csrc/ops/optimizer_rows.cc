@@ -2,8 +2,8 @@
 //   inputs: lr, step, guard?, scale?, the parameter, rows and sums as GatherRowsGrad gives them, m (where there is one), v   outputs: the parameter, m, v
 //   attributes: those of the step, and lazy: rows without gradient, and their m and v, stay as they are (Adam's is PyTorch's SparseAdam then, whose
 //   epsilon joins the root of v before the correction: p -= lr sqrt c2 / c1 m / (sqrt v + eps))
-// Without `lazy` the result is that of the whole gradient, bit by bit. Sgd and Adagrad without weight decay change nothing where the gradient is zero, so they
-// pass over those rows all the same; the others walk the table.
+// Without `lazy` the result is that of the whole gradient, bit by bit (with clip_norm to rounding). Sgd and Adagrad without weight decay change nothing
+// where the gradient is zero, so they pass over those rows all the same; the others walk the table.
 #include <algorithm>
 #include <cstring>
 
