@@ -12,7 +12,20 @@ from training_models import X, Y, plain, trainer
 
 import tiercel
 from tiercel import InferenceSession
-from tiercel.training import SGD, Adam, BatchNorm, Conv, Dense, Flatten, LayerNorm, LoRA, Loss, Sequential, Trainer
+from tiercel.training import (
+    SGD,
+    Adam,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    LayerNorm,
+    LoRA,
+    Loss,
+    Sequential,
+    Trainer,
+    checkpoint,
+)
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.standard_normal((6, 3, 16, 16)).astype(np.float32)
@@ -182,3 +195,38 @@ def test_runs_beside_steps_give_the_weights_of_a_step(threads):
         w.join()
     assert not errors, errors[0]
     assert len(set(seen)) > 3
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_checkpoints_beside_steps_are_of_one_step(tmp_path, accumulate):
+    """All weights go down by 1 for each batch of a step; what is pending fits the sums."""
+    n = 200000
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])], "g",
+        *[[helper.make_tensor_value_info(k, TensorProto.FLOAT, ["n", n])] for k in "xy"], [numpy_helper.from_array(np.zeros(n, np.float32), "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    t = Trainer(model, Loss("l1", reduction="sum"), SGD(1.0), accumulate=accumulate)
+    x, y, stop, seen, errors = np.ones((1, n), np.float32), np.full((1, n), -1e6, np.float32), threading.Event(), [], []
+
+    def save() -> None:
+        try:
+            while not stop.is_set():
+                t.save_checkpoint(tmp_path / "c")
+                meta, arrays = checkpoint.read(tmp_path / "c", "checkpoint of tiercel")
+                assert (arrays["w"] == -meta["steps"] * accumulate).all(), "weights of two steps"
+                assert meta["batches"] == meta["steps"] * accumulate + meta["pending"]
+                assert all((a == meta["pending"] * a.flat[0]).all() for k, a in arrays.items() if k.startswith("tiercel_g"))
+                seen.append(meta["batches"])
+        except BaseException as e:
+            errors.append(e)
+
+    saver = threading.Thread(target=save)
+    saver.start()
+    end = time.monotonic() + 1
+    while time.monotonic() < end and not errors:
+        t.step(x, y)
+    stop.set()
+    saver.join()
+    assert not errors, errors[0]
+    assert len(set(seen)) > 1

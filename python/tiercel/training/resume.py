@@ -120,9 +120,7 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
 
 def copy_state(source: Any, to: Any) -> None:
     given = dict(source.state())
-    for name, array in to.state():
-        if name in given:
-            array[...] = given[name]
+    to.set_state({name: given[name] for name, _ in to.state() if name in given})
 
 
 def _shown(value: Any) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
@@ -29,6 +30,19 @@ from tiercel.training.trainable import options_of, weights_of
 
 Array = np.ndarray[Any, Any]
 Arrays = Array | Sequence[Any] | Mapping[str, Any]
+
+
+_trainers: weakref.WeakSet[Trainer] = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """In a forked child no other thread is there that would leave what it was in."""
+    for t in list(_trainers):
+        t._lock, t._moving = threading.Lock(), threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 class Trainer:
@@ -105,6 +119,8 @@ class Trainer:
         self._fit: Fit | None = None
         self._frame: str | None = None
         self._lock = threading.Lock()
+        self._moving = threading.RLock()  # states and counters change, or are read, together
+        _trainers.add(self)
         self._labels = self.loss.may_take_labels
         self._guessed = self.loss.name == "cross_entropy"  # until targets come
         self._other: Any = None  # evaluates targets of the other form
@@ -134,31 +150,34 @@ class Trainer:
             raise ValueError(
                 "the batch has no mean loss: each of its targets is ignore_index, NaN or of a class whose weight is 0"
             )
-        if self.accumulate == 1:
-            return float(core.step(arrays, self.optimizer.rate(core.steps))), share
-        try:
-            loss = float(core.accumulate(arrays, share))
-        except RuntimeException:
-            if core.torn:  # some sums have the batch, others do not
-                self._drop_sums()
-            raise
-        self._pending, self._shares = self._pending + 1, self._shares + share
-        if self._pending >= self.accumulate:  # more where a schedule gave no rate
-            self.flush()
-        return loss, share
+        with self._moving:
+            if self.accumulate == 1:
+                return float(core.step(arrays, self.optimizer.rate(core.steps))), share
+            try:
+                loss = float(core.accumulate(arrays, share))
+            except RuntimeException:
+                if core.torn:  # some sums have the batch, others do not
+                    self._drop_sums()
+                raise
+            self._pending, self._shares = self._pending + 1, self._shares + share
+            if self._pending >= self.accumulate:  # more where a schedule gave no rate
+                self.flush()
+            return loss, share
 
     def flush(self) -> None:
         """Takes the step of what ``accumulate`` has so far. ``fit`` does so at the end of an epoch."""
-        if self._pending:
-            self._core.apply(self.optimizer.rate(self._core.steps), self.loss.scale(self._shares))
-            self._pending, self._shares = 0, 0.0
+        with self._moving:
+            if self._pending:
+                self._core.apply(self.optimizer.rate(self._core.steps), self.loss.scale(self._shares))
+                self._pending, self._shares = 0, 0.0
 
     def _drop_sums(self) -> None:
         """What ``accumulate`` has so far is forgotten."""
-        for name, array in self._core.state():
-            if name.startswith("tiercel_g "):
-                array[...] = 0
-        self._pending, self._shares = 0, 0.0
+        with self._moving:
+            for name, array in self._core.state():
+                if name.startswith("tiercel_g "):
+                    array[...] = 0
+            self._pending, self._shares = 0, 0.0
 
     def fit(
         self,
@@ -350,7 +369,8 @@ class Trainer:
         if self._lora is None:
             raise ValueError("there is no adapter: the trainer was made without LoRA")
         meta = {"forms": self._forms, "scale": self._lora.alpha / self._lora.rank}
-        checkpoint.write(path, lora.KIND, meta, self._states())
+        with self._moving:
+            checkpoint.write(path, lora.KIND, meta, self._states())
 
     def model_state(self) -> dict[str, Array]:
         """Weights that are trained and running statistics, by name; the arrays are the trainer's own."""
@@ -372,13 +392,15 @@ class Trainer:
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """All that a training goes on with: weights, moments, running statistics, counters, and where ``fit`` stands.
         Written to a new file, which then takes the name. A state that is not finite is an error, and the file stays
-        what it was."""
-        resume.save(self, path)
+        what it was. It is that between two steps: those of other threads wait until it is written."""
+        with self._moving:
+            resume.save(self, path)
 
     def load_checkpoint(self, path: str | os.PathLike[str], fit: Fit | None = None) -> None:
         """Goes back to a checkpoint of a trainer that was made the same way. Where it cannot, a CheckpointError says
         why, and nothing changes."""
-        resume.load(self, path, fit)
+        with self._moving:
+            resume.load(self, path, fit)
 
     def _model_hash(self) -> str:
         """Of the model without what is trained."""
@@ -443,8 +465,10 @@ class Trainer:
                     )
                 finally:
                     self._data = data
-            copy_state(self._core, self._other)
-            return self._other
+            core, other = self._core, self._other
+        with self._moving:
+            copy_state(core, other)
+        return other
 
     def _check_form(self, target: Array) -> bool:
         labels = self.loss.takes_labels(target)
