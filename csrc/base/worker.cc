@@ -1,21 +1,49 @@
 #include "base/worker.h"
 
-#include <sched.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace tiercel {
 
+void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
+#if defined(__linux__)
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+#else
+  word.wait(value);
+#endif
+}
+void wake_all(std::atomic<uint32_t>& word) {
+#if defined(__linux__)
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+#else
+  word.notify_all();
+#endif
+}
+
+// Who waits long sleeps, and does not yield: a thread that we wait for may be on this processor, and is then moved or run at once, while
+// a yield gives whoever else wants it a whole slice.
 void Worker::wait_for_all() {
   TeamState& s = *state_;
   const uint32_t phase = s.phase.load(std::memory_order_relaxed);
+  if (s.failed.load(std::memory_order_acquire)) throw TeamAborted();
   if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(count_)) {
     s.arrived.store(0, std::memory_order_relaxed);
-    s.phase.store(phase + 1, std::memory_order_release);
+    s.phase.store(phase + 1, std::memory_order_seq_cst);
+    if (s.sleeping.load(std::memory_order_seq_cst)) wake_all(s.phase);
   } else {
     for (int spins = 0; s.phase.load(std::memory_order_acquire) == phase; ++spins) {
-      if (s.failed.load(std::memory_order_relaxed)) throw TeamAborted();
-      if (spins < kSpins) cpu_relax();
-      else sched_yield();  // more threads than processors: let the one we wait for run
+      if (spins < kSpins) {
+        cpu_relax();
+        continue;
+      }
+      s.sleeping.fetch_add(1, std::memory_order_seq_cst);
+      if (s.phase.load(std::memory_order_seq_cst) == phase) sleep_while(s.phase, phase);
+      s.sleeping.fetch_sub(1, std::memory_order_seq_cst);
     }
+    if (s.failed.load(std::memory_order_acquire)) throw TeamAborted();
   }
   for (int i = 0; i < loops_; ++i) s.ranges[static_cast<size_t>(index_)].taken[set_][i].store(0, std::memory_order_relaxed);
   loops_ = 0;

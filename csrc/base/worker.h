@@ -18,8 +18,12 @@ inline void cpu_relax() {
 #endif
 }
 
-// Pauses to wait for another thread before giving way to whoever wants the processor: 10 to 20 us.
-inline constexpr int kSpins = 300;
+// Pauses to wait for another thread before sleeping: about 50 us.
+inline constexpr int kSpins = 1000;
+
+// Sleeps while the word holds `value` (or wakes for nothing); wakes all who sleep on it.
+void sleep_while(std::atomic<uint32_t>& word, uint32_t value);
+void wake_all(std::atomic<uint32_t>& word);
 
 // Thrown out of barrier() in the other threads when one thread of the team has thrown.
 struct TeamAborted {};
@@ -34,9 +38,16 @@ struct TeamState {
   int capacity = 0;
   alignas(64) std::atomic<uint32_t> arrived{0};
   alignas(64) std::atomic<uint32_t> phase{0};
+  alignas(64) std::atomic<int> sleeping{0};     // at a barrier
   alignas(64) std::atomic<bool> failed{false};  // a thread threw: barrier() throws TeamAborted in the others
   alignas(64) std::atomic<int64_t> agreed{0};   // see Worker::agree
 
+  // A thread threw: those at a barrier leave it.
+  void fail() {
+    failed.store(true, std::memory_order_release);
+    phase.fetch_add(1, std::memory_order_seq_cst);
+    wake_all(phase);
+  }
   void reset(int threads) {
     if (threads > capacity) {
       ranges = std::make_unique<Ranges[]>(static_cast<size_t>(threads));

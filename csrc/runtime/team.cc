@@ -9,12 +9,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__linux__)
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "base/cpu.h"
 
 namespace tiercel {
@@ -22,21 +16,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(50);
-
-void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
-#if defined(__linux__)
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
-#else
-  word.wait(value);
-#endif
-}
-void wake_all(std::atomic<uint32_t>& word) {
-#if defined(__linux__)
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
-#else
-  word.notify_all();
-#endif
-}
 
 class Pool {
  public:
@@ -55,13 +34,19 @@ class Pool {
     threads_ = threads;
     error_ = nullptr;
     state_.reset(threads);
-    remaining_.store(static_cast<int>(helpers_.size()), std::memory_order_relaxed);
+    remaining_.store(static_cast<uint32_t>(helpers_.size()), std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst)) wake_all(epoch_);
     work(0);
-    for (int spins = 0; remaining_.load(std::memory_order_acquire); ++spins)
-      if (spins < kSpins) cpu_relax();
-      else std::this_thread::yield();
+    for (int spins = 0; remaining_.load(std::memory_order_acquire); ++spins) {
+      if (spins < kSpins) {
+        cpu_relax();
+        continue;
+      }
+      waits_.store(true, std::memory_order_seq_cst);
+      if (const uint32_t n = remaining_.load(std::memory_order_seq_cst)) sleep_while(remaining_, n);
+      waits_.store(false, std::memory_order_relaxed);
+    }
     if (error_) std::rethrow_exception(error_);
   }
 
@@ -74,7 +59,7 @@ class Pool {
     } catch (...) {
       std::lock_guard lock(error_mutex_);
       if (!error_) error_ = std::current_exception();
-      state_.failed.store(true, std::memory_order_release);
+      state_.fail();
     }
   }
 
@@ -83,7 +68,7 @@ class Pool {
       wait_for_change(seen);
       ++seen;
       if (index < threads_) work(index);
-      remaining_.fetch_sub(1, std::memory_order_acq_rel);
+      if (remaining_.fetch_sub(1, std::memory_order_seq_cst) == 1 && waits_.load(std::memory_order_seq_cst)) wake_all(remaining_);
     }
   }
 
@@ -91,9 +76,7 @@ class Pool {
     const auto until = Clock::now() + kSpin;
     for (int i = 1; epoch_.load(std::memory_order_acquire) == seen; ++i) {
       cpu_relax();
-      if (i % 64) continue;
-      if (Clock::now() > until) break;
-      if (i >= 256) std::this_thread::yield();  // another process may want the processor
+      if (i % 64 == 0 && Clock::now() > until) break;
     }
     while (epoch_.load(std::memory_order_acquire) == seen) {
       sleeping_.fetch_add(1, std::memory_order_seq_cst);
@@ -112,7 +95,8 @@ class Pool {
   alignas(64) std::atomic<bool> busy_{false};
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<int> sleeping_{0};
-  alignas(64) std::atomic<int> remaining_{0};
+  alignas(64) std::atomic<uint32_t> remaining_{0};  // helpers in the run
+  std::atomic<bool> waits_{false};                  // does the caller sleep until they have ended?
 };
 
 // Never destroyed: threads may outlive static objects. The child of a fork has none of the threads, so it drops the pool; nor has it
