@@ -27,7 +27,7 @@ void wake_all(std::atomic<uint32_t>& word) {
 // a yield gives whoever else wants it a whole slice.
 void Worker::wait_for_all() {
   TeamState& s = *state_;
-  const uint32_t phase = s.phase.load(std::memory_order_relaxed);
+  const uint32_t phase = s.phase.load(std::memory_order_acquire);  // before `failed`: fail() changes it after
   if (s.failed.load(std::memory_order_acquire)) throw TeamAborted();
   if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(count_)) {
     s.arrived.store(0, std::memory_order_relaxed);

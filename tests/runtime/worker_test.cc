@@ -26,7 +26,7 @@ template <class F> int on_threads(int count, TeamState& state, F&& body) {
       } catch (const TeamAborted&) {
         ++aborted;
       } catch (const Error&) {
-        state.failed.store(true, std::memory_order_release);
+        state.fail();
       }
     });
   for (std::thread& t : threads) t.join();
