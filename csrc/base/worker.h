@@ -18,7 +18,7 @@ inline void cpu_relax() {
 #endif
 }
 
-// Pauses to wait for another thread before sleeping: about 50 us.
+// Pauses of the caller for the others to end a run, before it sleeps: about 50 us. (At a barrier they are more: worker.cc.)
 inline constexpr int kSpins = 1000;
 
 // Sleeps while the word holds `value` (or wakes for nothing); wakes all who sleep on it.

@@ -12,16 +12,16 @@
 
 #include "ops/activation.h"
 #include "ops/gemm_run.h"
+#include "ops/matmul_chain.h"
 #include "ops/registry.h"
 
 namespace tiercel {
 namespace {
 
 enum Input { kX, kResidual, kFirst };
-constexpr int64_t kStripBytes = 320 << 10;  // between the products of a strip: with their panels of weights it stays in L2
-constexpr int64_t kStripRows = 96, kLeastRows = 36;  // weights are read anew for each strip
-constexpr int64_t kStrips = 16;             // at least, where each has kLeastRows: work for large teams
-constexpr int64_t kWorthwhile = 1 << 20;    // less between the products stays in the cores' L2 as it is
+constexpr int64_t kStripRows = 96;        // at most
+constexpr int64_t kStrips = 16;           // at least, where each has kChainLeastRows: work for large teams
+constexpr int64_t kWorthwhile = 1 << 20;  // less between the products stays in the cores' L2 as it is
 
 int weight_at(int64_t stage) { return static_cast<int>(kFirst + 2 * stage); }
 std::string prefix(int64_t stage) { return std::to_string(stage) + "_"; }
@@ -49,9 +49,9 @@ class MatMulChain final : public Kernel {
       side[i % 2] = std::max(side[i % 2], round_up(n, 16));
       between += 4.0 * static_cast<double>(rows) * static_cast<double>(n);
     }
-    const int64_t share = std::max(kLeastRows, ceil_div(rows, kStrips));
-    const int64_t most = std::min({kStripRows, share, kStripBytes / (4 * std::max<int64_t>(side[0] + side[1], 1))});
-    if (most >= kLeastRows && between >= kWorthwhile) strips = std::min(round_up(ceil_div(rows, most), 4), rows);
+    const int64_t share = std::max(kChainLeastRows, ceil_div(rows, kStrips));
+    const int64_t most = std::min({kStripRows, share, kChainStripBytes / (4 * std::max<int64_t>(side[0] + side[1], 1))});
+    if (most >= kChainLeastRows && between >= kWorthwhile) strips = std::min(round_up(ceil_div(rows, most), 4), rows);
   }
   int64_t workspace(int threads) const {
     int64_t bytes = 4 * (side[0] + side[1]) * strip_rows() * (strips ? threads : 1);

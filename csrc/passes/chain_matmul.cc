@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "ops/activation.h"
+#include "ops/matmul_chain.h"
 #include "ops/registry.h"
 #include "passes/fuse_matmul.h"
 #include "passes/match.h"
@@ -12,7 +13,6 @@ namespace {
 
 constexpr double kWorthwhile = 2 << 20;        // bytes between two products: less stays in the cores' L2 from one to the next
 constexpr int64_t kWeightBytes = 3 << 19;      // of both: they are read once for each strip of rows, from L2 or a near L3
-constexpr int64_t kStripBytes = 320 << 10, kLeastRows = 36;  // as ops/matmul_chain.cc has it
 
 // A product with a constant matrix, as a stage of a chain.
 struct Product {
@@ -56,7 +56,7 @@ Product product_of(Node* n) {
 
 // What the two would pass through memory; rows that are not known count as many.
 bool worthwhile(const Product& a, const Product& b) {
-  if (a.outputs * 4 * kLeastRows > kStripBytes) return false;
+  if (a.outputs * 4 * kChainLeastRows > kChainStripBytes) return false;
   if ((a.inputs * a.outputs + b.inputs * b.outputs) * 4 > kWeightBytes) return false;
   const Shape& s = a.node->outputs[0]->type.shape;
   double bytes = 4;

@@ -87,6 +87,10 @@ TEST(gemm_of_one_row) {
           g.gemm(one_args);
           CHECK_BELOW(max_error(one.data(), want.data(), static_cast<size_t>(n)), bound(k));
           CHECK(std::memcmp(one.data(), all.data(), static_cast<size_t>(n) * 4) == 0);
+          std::copy(many.c0.begin(), many.c0.end(), one.begin());
+          one_args.backwards = true;
+          g.gemm(one_args);
+          CHECK(std::memcmp(one.data(), all.data(), static_cast<size_t>(n) * 4) == 0);
         }
   });
 }

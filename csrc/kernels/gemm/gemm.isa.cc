@@ -140,8 +140,9 @@ struct Pass {
       if (last && s.has_clip) y = min(set1(s.clip[1]), max(set1(s.clip[0]), y));
       store(c + column(v), y);
     }
-    if (last && s.finish)
-      for (const int64_t j : {start, start + apart}) finish_tile(c + j, g.c_row, 1, kPanel, s.rest, i0, j);
+    if (!last || !s.finish) return;
+    finish_tile(c + start, g.c_row, 1, kPanel, s.rest, i0, start);
+    finish_tile(c + start + apart, g.c_row, 1, kPanel, s.rest, i0, start + apart);
   }
 
   void panel(int64_t start) const {
