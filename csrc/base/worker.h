@@ -1,7 +1,7 @@
 // Worker: one thread's view of the team inside a run.
 //
 // All threads of a team walk the same instructions (SPMD). Each call below is collective: every thread makes it, in the
-// same order with the same arguments. Work is split by shape, never by thread count, so results do not depend on it.
+// same order with the same arguments. No sum's order depends on the number of threads, so results do not.
 #pragma once
 #include <algorithm>
 #include <atomic>

@@ -10,7 +10,12 @@ namespace tiercel {
 namespace {
 
 constexpr int64_t kSmallWeights = 384 << 10;  // bytes that stay in L2 beside a chunk's pixels
-constexpr int64_t kL1Weights = 24 << 10, kChunkPixels = 96;
+constexpr int64_t kL1Weights = 24 << 10;
+constexpr int64_t kChunkBytes = 256 << 10;    // of the pixels that a chunk reads
+// Of the estimate in choose_chunks, measured on chains of pointwise layers (docs/performance.md).
+constexpr double kLowTile = 3.5;     // pixels: lower tiles wait for the latency of their sums
+constexpr double kTileStart = 0.3;   // pixels that a tile's beginning and end cost
+constexpr double kLate = 0.03, kOthersLines = 0.06;
 constexpr int64_t kLargePanel = 192 << 10;    // a panel above this is walked in passes of kPassBytes
 constexpr int64_t kPassBytes = 128 << 10;
 constexpr double kTaskFlops = 2e6;            // about ten microseconds
@@ -37,7 +42,7 @@ class DirectConv final : public Kernel {
   struct Unit { int phase, panel; };
   std::vector<Unit> units;
 
-  void split() {
+  void split(int threads) {
     const ConvProblem& p = plan.problem;
     if (plan.algorithm != ConvAlgorithm::kDirect) {
       const int64_t planes = p.batch * blocks_of(p.outputs), rows = p.out[0] * p.out[1];
@@ -47,14 +52,49 @@ class DirectConv final : public Kernel {
     }
     for (size_t i = 0; i < plan.phases.size(); ++i)
       for (size_t j = 0; j < plan.phases[i].panels.size(); ++j) units.push_back({static_cast<int>(i), static_cast<int>(j)});
-    const int64_t pixels = p.out_plane();
-    panel_tasks = plan.packed * 4 > kSmallWeights;
-    const int64_t others = p.batch * (panel_tasks ? static_cast<int64_t>(units.size()) : 1);
-    const auto wanted = std::clamp(static_cast<int64_t>(p.flops() / kTaskFlops), int64_t{1}, kTasks);
-    // Weights beyond L1 come anew for each chunk: worth it for some tiles, unless threads would be idle.
-    const int64_t most = plan.packed * 4 > kL1Weights ? std::max(pixels / kChunkPixels, std::min<int64_t>(pixels / 24, 8)) : pixels / 24;
-    chunks = std::clamp<int64_t>(wanted / std::max<int64_t>(others, 1), 1, std::max<int64_t>(most, 1));
-    if (panel_tasks) chunks = std::max(chunks, ceil_div(pixels, 1024));  // results of a chunk stay in L2
+    choose_chunks(threads);
+  }
+
+  // Of the work by panels, each `times` tasks, the largest part that a thread begins with.
+  double largest_range(int64_t times, int threads) const {
+    const auto count = static_cast<int64_t>(units.size());
+    std::vector<int64_t> before(1);  // blocks of the panels before each
+    for (const Unit& u : units) before.push_back(before.back() + plan.phases[static_cast<size_t>(u.phase)].panels[static_cast<size_t>(u.panel)].panel);
+    const auto blocks = [&](int64_t task) {  // of the tasks before this one
+      const auto u = static_cast<size_t>(task / times);
+      return before[u] * times + (task % times ? (before[u + 1] - before[u]) * (task % times) : 0);
+    };
+    int64_t most = 0;
+    for (int t = 0; t < threads; ++t) most = std::max(most, blocks(count * times * (t + 1) / threads) - blocks(count * times * t / threads));
+    return static_cast<double>(most) / static_cast<double>(before.back() * times);
+  }
+
+  // The split of least estimated time for the team. It is counted in the time of a pixel for all panels: a low tile takes as long as one of
+  // kLowTile pixels, and a panel whose weights are not in L1 is slow to start.
+  void choose_chunks(int threads) {
+    const ConvProblem& p = plan.problem;
+    const auto count = static_cast<int64_t>(units.size()), phases = static_cast<int64_t>(plan.phases.size());
+    const double pixels = static_cast<double>(p.out_plane()) / static_cast<double>(phases);
+    const int64_t weights = plan.packed * 4, x_bytes = p.channels / p.groups * p.in_plane() * 4;
+    const int64_t most_rows = conv().rows[plan.phases[0].panels[0].panel];
+    const int64_t fewest = count > 1 ? ceil_div(x_bytes, kChunkBytes) : 1;  // the pixels of a chunk wait in L2 for the next panel
+    double least = INFINITY;
+    for (const bool by_panel : {false, true})
+      for (int64_t c = std::max<int64_t>(fewest, 1); c <= std::max(fewest, kTasks); c += std::max<int64_t>(1, c / 8)) {
+        const auto chunk = static_cast<int64_t>(std::ceil(pixels / static_cast<double>(c))), tiles = ceil_div(chunk, most_rows);
+        const double rows = static_cast<double>(chunk) / static_cast<double>(tiles);
+        const double start = by_panel || weights <= kL1Weights ? 1 : weights <= kSmallWeights ? 4 : 8;
+        const double time = static_cast<double>(tiles) * (std::max(rows, kLowTile) + kTileStart) + start;
+        const int64_t tasks = p.batch * c * (by_panel ? count : 1);
+        double share = static_cast<double>(ceil_div(tasks, threads)) / static_cast<double>(tasks);
+        if (by_panel && threads > 1) share = std::max(share, largest_range(p.batch * c, threads));
+        // Of a thread that is late, half a task is waited for; panels apart, each thread reads what all have written.
+        const double estimate = share * time * static_cast<double>(c) / pixels + kLate / static_cast<double>(tasks) + (by_panel ? kOthersLines : 0);
+        if (estimate >= least) continue;
+        least = estimate;
+        chunks = c;
+        panel_tasks = by_panel;
+      }
   }
 
   void run(const Args& args, Worker& worker) const override {
@@ -303,7 +343,7 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
                              static_cast<double>(k->plan.packed)));
   // Each result reads the residual at its own place alone, once, before it is written.
   if (ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);
-  k->split();
+  k->split(ctx.threads());
   ctx.kernel(std::move(k));
 }
 

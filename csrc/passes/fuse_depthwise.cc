@@ -9,6 +9,7 @@ namespace tiercel {
 namespace {
 
 constexpr int64_t kWorthwhile = 2 << 20;  // bytes between the convolutions: less stays in the cores' L2 from one to the next
+constexpr int64_t kMostWeights = 512 << 10;  // bytes of a pointwise convolution: more would come from beyond L2 once a band
 constexpr int64_t kRows = 128;              // of images whose extents are not known
 
 bool all_are(const std::vector<int64_t>& v, int64_t x) { return std::all_of(v.begin(), v.end(), [x](int64_t e) { return e == x; }); }
@@ -25,10 +26,11 @@ bool is_depthwise(const Node* n) {
   const Shape& w = n->inputs[1]->type.shape;
   return w[0] > 1 && w[1] == 1 && n->attr_int("group", 1) == w[0] && n->inputs[0]->type.shape[1] == w[0];
 }
+// With few enough weights.
 bool is_pointwise(const Node* n) {
   if (!is_candidate(n) || n->attr_int("group", 1) != 1) return false;
   const Shape& w = n->inputs[1]->type.shape;
-  return w[2] == 1 && w[3] == 1 && all_are(n->attr_ints("strides"), 1) && all_are(n->attr_ints("pads"), 0);
+  return w[2] == 1 && w[3] == 1 && w.count() * 4 <= kMostWeights && all_are(n->attr_ints("strides"), 1) && all_are(n->attr_ints("pads"), 0);
 }
 
 // Bytes of a value in channel blocks; what is not known counts as large for extents of images, as one for batches.

@@ -35,7 +35,7 @@ void make_panels(const ConvProblem& p, const ConvKernels& kernels, ConvPhase& ph
     while (end < blocks && range_of(end) == range) ++end;
     const int64_t panels = ceil_div(end - first, kernels.max_panel);
     for (int64_t i = 0, at = first; i < panels; ++i) {
-      const int64_t n = (end - first) / panels + (i < (end - first) % panels);
+      const int64_t n = (end - first) * (i + 1) / panels - (end - first) * i / panels;  // wide ones spread: threads share neighbours
       const Range c = reads(p, at * kConvBlock, std::min((at + n) * kConvBlock, p.outputs) - 1);
       ConvPanel panel;
       panel.w = packed;
