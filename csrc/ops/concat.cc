@@ -72,18 +72,19 @@ void prepare(PrepareContext& ctx) {
   const int axis = normalize_axis(axis_of(ctx.node), ctx.out_shape(0).rank());
   const Element e(ctx.out_dtype(0));
   const int64_t outer = out.count(0, axis), inner = out.count(axis + 1, out.rank());
-  CopyList copies;
+  move_cost(ctx);
   int64_t at = 0;
   if (layout == Layout::kBlocked && axis == 1) {
-    for (int i = 0; i < ctx.num_inputs(); at += ctx.shape(i++)[1]) copies.add_channels(i, ctx.shape(i), 0, 0, ctx.out_shape(0), at, ctx.shape(i)[1]);
-    copies.add_padding(0, ctx.out_shape(0));
+    ChannelCopies pieces;
+    for (int i = 0; i < ctx.num_inputs(); at += ctx.shape(i++)[1]) pieces.add(i, ctx.shape(i), 0, 0, ctx.out_shape(0), at, ctx.shape(i)[1]);
+    return ctx.run([pieces = std::move(pieces)](const Args& a, Worker& w) { pieces.run(a, w); });
   }
-  for (int i = 0; i < ctx.num_inputs() && (layout == Layout::kPlain || axis != 1); ++i) {
+  CopyList copies;
+  for (int i = 0; i < ctx.num_inputs(); ++i) {
     const int64_t run = storage_shape(ctx.shape(i), layout)[axis] * inner;
     copies.add(StridedCopy(e, {{outer, run, out[axis] * inner}, {run, 1, 1}}), i, 0, 0, at, e);
     at += run;
   }
-  move_cost(ctx);
   ctx.run([copies = std::move(copies)](const Args& a, Worker& w) { copies.run(a, w); });
 }
 

@@ -145,38 +145,47 @@ void CopyList::add(StridedCopy copy, int in, int64_t in_offset, int out, int64_t
   tasks_ += n;
 }
 
-void CopyList::add_channels(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n) {
-  const Element e(DType::kFloat);
-  const Shape a = storage_shape(in_shape, Layout::kBlocked), b = storage_shape(out_shape, Layout::kBlocked);
-  const int64_t plane = in_shape.count(2, in_shape.rank()), block = plane * kChannelBlock;
-  while (n > 0) {
-    const int64_t lane_in = from % kChannelBlock, lane_out = to % kChannelBlock;
-    int64_t some = std::min(n, kChannelBlock - std::max(lane_in, lane_out));
-    if (lane_in == 0 && lane_out == 0 && n > kChannelBlock) some = n / kChannelBlock * kChannelBlock;  // whole blocks lie together
-    const int64_t blocks = std::max<int64_t>(some / kChannelBlock, 1);
-    add(StridedCopy(e, {{in_shape[0], a[1] * block, b[1] * block}, {blocks * plane, kChannelBlock, kChannelBlock}, {some / blocks, 1, 1}}), in,
-        from / kChannelBlock * block + lane_in, out, to / kChannelBlock * block + lane_out, e);
-    from += some;
-    to += some;
-    n -= some;
-  }
-}
-
-void CopyList::add_padding(int out, const Shape& out_shape) {
-  const Element e(DType::kFloat);
-  const int64_t lane = out_shape[1] % kChannelBlock, plane = out_shape.count(2, out_shape.rank()), block = plane * kChannelBlock;
-  if (lane == 0) return;
-  add(StridedCopy(e, {{out_shape[0], 0, storage_shape(out_shape, Layout::kBlocked)[1] * block}, {plane, 0, kChannelBlock}, {kChannelBlock - lane, 1, 1}}),
-      kZeros, 0, out, out_shape[1] / kChannelBlock * block + lane, e);
-}
-
 void CopyList::run(const Args& args, Worker& worker) const {
-  static const float zeros[kChannelBlock] = {};
   worker.parallel_for(tasks_, grain_, [&](int64_t begin, int64_t end) {
     auto p = std::upper_bound(parts_.begin(), parts_.end(), begin, [](int64_t t, const Part& x) { return t < x.first_task; }) - 1;
     for (; p != parts_.end() && p->first_task < end; ++p)
-      p->copy.run((p->in == kZeros ? reinterpret_cast<const char*>(zeros) : args.in<char>(p->in)) + p->in_bytes, args.out<char>(p->out) + p->out_bytes,
-                  std::max<int64_t>(begin - p->first_task, 0), std::min(end - p->first_task, p->copy.tasks()));
+      p->copy.run(args.in<char>(p->in) + p->in_bytes, args.out<char>(p->out) + p->out_bytes, std::max<int64_t>(begin - p->first_task, 0),
+                  std::min(end - p->first_task, p->copy.tasks()));
+  });
+}
+
+// ---- ChannelCopies
+
+void ChannelCopies::add(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n) {
+  images_ = in_shape[0];
+  plane_ = in_shape.count(2, in_shape.rank());
+  const auto place = [&](const Shape& s, int64_t channel) {
+    return Place{channel / kChannelBlock * plane_ * kChannelBlock + channel % kChannelBlock, ceil_div(s[1], kChannelBlock) * plane_ * kChannelBlock};
+  };
+  for (int64_t some; n > 0; from += some, to += some, n -= some) {
+    some = std::min(n, kChannelBlock - std::max(from % kChannelBlock, to % kChannelBlock));
+    pieces_.push_back({in, out, place(in_shape, from), place(out_shape, to), some});
+  }
+  const int64_t lane = out_shape[1] % kChannelBlock;
+  if (to == out_shape[1] && lane) pieces_.push_back({kZeros, out, {0, 0}, place(out_shape, to), kChannelBlock - lane});
+}
+
+void ChannelCopies::run(const Args& args, Worker& worker) const {
+  static const float zeros[kChannelBlock] = {};
+  constexpr int64_t kPixel = kChannelBlock * 4;  // bytes
+  const int64_t bytes = static_cast<int64_t>(pieces_.size()) * plane_ * kPixel;
+  const int64_t chunks = std::clamp<int64_t>(bytes / kTaskBytes, 1, std::max<int64_t>(plane_ / kFewPixels, 1));
+  worker.parallel_for(images_ * chunks, std::max<int64_t>(kTaskBytes / std::max<int64_t>(bytes / chunks, 1), 1), [&](int64_t i, int64_t end) {
+    for (; i < end; ++i) {
+      const int64_t image = i / chunks, first = plane_ * (i % chunks) / chunks, pixels = plane_ * (i % chunks + 1) / chunks - first;
+      for (const Piece& p : pieces_) {
+        const bool zero = p.in == kZeros;
+        const float* const from = zero ? zeros : args.in<float>(p.in) + image * p.from.image + p.from.at + first * kChannelBlock;
+        float* const to = args.out<float>(p.out) + image * p.to.image + p.to.at + first * kChannelBlock;
+        if (p.lanes == kChannelBlock) std::memcpy(to, from, static_cast<size_t>(pixels * kPixel));
+        else copy_kernels().rows(from, zero ? 0 : kPixel, to, kPixel, pixels, p.lanes * 4);
+      }
+    }
   });
 }
 

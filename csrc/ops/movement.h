@@ -74,17 +74,29 @@ class StridedCopy {
 class CopyList {
  public:
   void add(StridedCopy copy, int in, int64_t in_offset, int out, int64_t out_offset, Element e);
-  // Channels [from, from + n) of a blocked f32 input to [to, to + n) of a blocked output: pieces of blocks, for both have their own.
-  void add_channels(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n);
-  // Zeros for the channels of a blocked f32 output that do not exist.
-  void add_padding(int out, const Shape& out_shape);
   void run(const Args& args, Worker& worker) const;
 
  private:
-  static constexpr int kZeros = -1;  // in place of an input: a block of zeros
   struct Part { StridedCopy copy; int in, out; int64_t in_bytes, out_bytes, first_task; };
   std::vector<Part> parts_;
   int64_t tasks_ = 0, grain_ = 1;
+};
+
+// The same along the channels of blocked f32 tensors of one number of images and pixels. A task is some pixels of every piece: pieces share the
+// cache lines of a block, and a thread meets pixels that it wrote before.
+class ChannelCopies {
+ public:
+  // Channels [from, from + n) of an input become [to, to + n) of an output; the last ones bring the zeros of channels that do not exist.
+  void add(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n);
+  void run(const Args& args, Worker& worker) const;
+
+ private:
+  static constexpr int kZeros = -1;                                   // in place of an input
+  static constexpr int64_t kTaskBytes = 16 << 10, kFewPixels = 8;     // of a task, at least
+  struct Place { int64_t at, image; };                                // in floats: of the first channel, and from image to image
+  struct Piece { int in, out; Place from, to; int64_t lanes; };       // within a block of either
+  std::vector<Piece> pieces_;
+  int64_t images_ = 0, plane_ = 0;
 };
 
 // A prepare function for elements below a byte too: `prepare` sees them as bytes; they are unpacked before its kernel runs and

@@ -79,21 +79,20 @@ void prepare(PrepareContext& ctx) {
   if (n == 1 && ctx.has_output(0)) return ctx.alias(0, 0);
   const Element e(ctx.dtype(0));
   const int64_t outer = s.count(0, axis), inner = s.count(axis + 1, s.rank());
-  CopyList copies;
+  move_cost(ctx);
   int64_t at = 0;
   if (layout == Layout::kBlocked && axis == 1) {
-    for (int i = 0; i < n; at += ctx.out_shape(i++)[1]) {
-      if (!ctx.has_output(i)) continue;
-      copies.add_channels(0, ctx.shape(0), at, i, ctx.out_shape(i), 0, ctx.out_shape(i)[1]);
-      copies.add_padding(i, ctx.out_shape(i));
-    }
+    ChannelCopies pieces;
+    for (int i = 0; i < n; at += ctx.out_shape(i++)[1])
+      if (ctx.has_output(i)) pieces.add(0, ctx.shape(0), at, i, ctx.out_shape(i), 0, ctx.out_shape(i)[1]);
+    return ctx.run([pieces = std::move(pieces)](const Args& a, Worker& w) { pieces.run(a, w); });
   }
-  for (int i = 0; i < n && (layout == Layout::kPlain || axis != 1); ++i) {
+  CopyList copies;
+  for (int i = 0; i < n; ++i) {
     const int64_t run = storage_shape(ctx.out_shape(i), layout)[axis] * inner;
     if (ctx.has_output(i)) copies.add(StridedCopy(e, {{outer, s[axis] * inner, run}, {run, 1, 1}}), 0, at, i, 0, e);
     at += run;
   }
-  move_cost(ctx);
   ctx.run([copies = std::move(copies)](const Args& a, Worker& w) { copies.run(a, w); });
 }
 
