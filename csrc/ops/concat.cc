@@ -5,6 +5,8 @@
 namespace tiercel {
 namespace {
 
+constexpr int64_t kShortRow = 4 << 10;  // bytes: parts of shorter rows often share cache lines
+
 int64_t axis_of(const Node& node) { return node.attr_int("axis", 1); }  // a default before opset 4 only
 
 // Elements of shape vectors: unknown ones become fresh symbols, so that the known ones stay known.
@@ -75,8 +77,18 @@ void prepare(PrepareContext& ctx) {
   move_cost(ctx);
   int64_t at = 0;
   if (layout == Layout::kBlocked && axis == 1) {
-    ChannelCopies pieces;
-    for (int i = 0; i < ctx.num_inputs(); at += ctx.shape(i++)[1]) pieces.add(i, ctx.shape(i), 0, 0, ctx.out_shape(0), at, ctx.shape(i)[1]);
+    RowCopies pieces(ctx.out_shape(0));
+    for (int i = 0; i < ctx.num_inputs(); at += ctx.shape(i++)[1]) pieces.add_channels(i, ctx.shape(i), 0, 0, ctx.out_shape(0), at, ctx.shape(i)[1]);
+    return ctx.run([pieces = std::move(pieces)](const Args& a, Worker& w) { pieces.run(a, w); });
+  }
+  const int64_t row = out[axis] * inner * e.size;
+  if (!e.string && row <= kShortRow && outer > 1) {
+    RowCopies pieces(1, outer);
+    for (int i = 0; i < ctx.num_inputs(); ++i) {
+      const int64_t bytes = storage_shape(ctx.shape(i), layout)[axis] * inner * e.size;
+      if (bytes) pieces.add(i, {0, bytes, 0}, 0, {at, row, 0}, bytes);
+      at += bytes;
+    }
     return ctx.run([pieces = std::move(pieces)](const Args& a, Worker& w) { pieces.run(a, w); });
   }
   CopyList copies;

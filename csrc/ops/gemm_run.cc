@@ -101,15 +101,16 @@ void GemmRun::plan() {
     for (int64_t h : {round_up(m, kRowRound), int64_t{576}, int64_t{288}, int64_t{144}, int64_t{72}, int64_t{36}}) {
       if (w > round_up(n, kColumnRound) || h > round_up(m, kRowRound)) continue;
       if (source_ == Source::kPackEach && h < m) continue;
-      const int64_t across = ceil_div(n, w), strips = ceil_div(m, h);
-      const int64_t down = strips > 4 && across % 4 ? ceil_div(m, round_up(ceil_div(m, round_up(strips, 4)), kRowRound)) : strips;  // as many for each thread
+      // Blocks as even as can be, and of many strips as many for each thread.
+      const int64_t strips = ceil_div(m, h), across = ceil_div(n, round_up(ceil_div(n, ceil_div(n, w)), kColumnRound));
+      const int64_t rows = round_up(ceil_div(m, strips > 4 && across % 4 ? round_up(strips, 4) : strips), kRowRound), down = ceil_div(m, rows);
       const double tasks = static_cast<double>(batches * across * down);
       const double time = work * ((rounds(tasks, 2) + rounds(tasks, 4)) / 2 + 0.25 / tasks) + 0.3 * tasks +
                           static_cast<double>(batches) * (static_cast<double>(down) * b_us + static_cast<double>(across) * a_us);
       if (time >= best) continue;
       best = time;
-      block_m_ = down == strips ? std::min(h, m) : round_up(ceil_div(m, down), kRowRound);
-      block_n_ = std::min(w, n);
+      block_m_ = std::min(rows, m);
+      block_n_ = std::min(round_up(ceil_div(n, across), kColumnRound), n);
     }
   tasks_m_ = ceil_div(m, block_m_);
   tasks_n_ = ceil_div(n, block_n_);

@@ -154,36 +154,35 @@ void CopyList::run(const Args& args, Worker& worker) const {
   });
 }
 
-// ---- ChannelCopies
+// ---- RowCopies
 
-void ChannelCopies::add(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n) {
-  images_ = in_shape[0];
-  plane_ = in_shape.count(2, in_shape.rank());
+void RowCopies::add_channels(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n) {
+  constexpr int64_t kPixel = kChannelBlock * 4;  // bytes
   const auto place = [&](const Shape& s, int64_t channel) {
-    return Place{channel / kChannelBlock * plane_ * kChannelBlock + channel % kChannelBlock, ceil_div(s[1], kChannelBlock) * plane_ * kChannelBlock};
+    return Place{channel / kChannelBlock * rows_ * kPixel + channel % kChannelBlock * 4, kPixel, ceil_div(s[1], kChannelBlock) * rows_ * kPixel};
   };
   for (int64_t some; n > 0; from += some, to += some, n -= some) {
     some = std::min(n, kChannelBlock - std::max(from % kChannelBlock, to % kChannelBlock));
-    pieces_.push_back({in, out, place(in_shape, from), place(out_shape, to), some});
+    add(in, place(in_shape, from), out, place(out_shape, to), some * 4);
   }
   const int64_t lane = out_shape[1] % kChannelBlock;
-  if (to == out_shape[1] && lane) pieces_.push_back({kZeros, out, {0, 0}, place(out_shape, to), kChannelBlock - lane});
+  if (to == out_shape[1] && lane) add(kZeros, {0, 0, 0}, out, place(out_shape, to), kPixel - lane * 4);
 }
 
-void ChannelCopies::run(const Args& args, Worker& worker) const {
+void RowCopies::run(const Args& args, Worker& worker) const {
   static const float zeros[kChannelBlock] = {};
-  constexpr int64_t kPixel = kChannelBlock * 4;  // bytes
-  const int64_t bytes = static_cast<int64_t>(pieces_.size()) * plane_ * kPixel;
-  const int64_t chunks = std::clamp<int64_t>(bytes / kTaskBytes, 1, std::max<int64_t>(plane_ / kFewPixels, 1));
-  worker.parallel_for(images_ * chunks, std::max<int64_t>(kTaskBytes / std::max<int64_t>(bytes / chunks, 1), 1), [&](int64_t i, int64_t end) {
+  int64_t bytes = 1;  // of an image, about: few of a row still cost a cache line
+  for (const Part& p : parts_) bytes += std::max<int64_t>(p.bytes, 64) * rows_;
+  const int64_t chunks = std::clamp<int64_t>(bytes / kTaskBytes, 1, std::max<int64_t>(rows_ / kFewRows, 1));
+  worker.parallel_for(images_ * chunks, std::max<int64_t>(kTaskBytes / (bytes / chunks + 1), 1), [&](int64_t i, int64_t end) {
     for (; i < end; ++i) {
-      const int64_t image = i / chunks, first = plane_ * (i % chunks) / chunks, pixels = plane_ * (i % chunks + 1) / chunks - first;
-      for (const Piece& p : pieces_) {
-        const bool zero = p.in == kZeros;
-        const float* const from = zero ? zeros : args.in<float>(p.in) + image * p.from.image + p.from.at + first * kChannelBlock;
-        float* const to = args.out<float>(p.out) + image * p.to.image + p.to.at + first * kChannelBlock;
-        if (p.lanes == kChannelBlock) std::memcpy(to, from, static_cast<size_t>(pixels * kPixel));
-        else copy_kernels().rows(from, zero ? 0 : kPixel, to, kPixel, pixels, p.lanes * 4);
+      const int64_t image = i / chunks, first = rows_ * (i % chunks) / chunks, rows = rows_ * (i % chunks + 1) / chunks - first;
+      for (const Part& p : parts_) {
+        const char* const from =
+            p.in == kZeros ? reinterpret_cast<const char*>(zeros) : args.in<char>(p.in) + p.from.at + image * p.from.image + first * p.from.row;
+        char* const to = args.out<char>(p.out) + p.to.at + image * p.to.image + first * p.to.row;
+        if (p.bytes == p.from.row && p.bytes == p.to.row) std::memcpy(to, from, static_cast<size_t>(rows * p.bytes));
+        else copy_kernels().rows(from, p.from.row, to, p.to.row, rows, p.bytes);
       }
     }
   });

@@ -82,21 +82,26 @@ class CopyList {
   int64_t tasks_ = 0, grain_ = 1;
 };
 
-// The same along the channels of blocked f32 tensors of one number of images and pixels. A task is some pixels of every piece: pieces share the
-// cache lines of a block, and a thread meets pixels that it wrote before.
-class ChannelCopies {
+// Copies of parts of rows that lie at equal distances, the same number in every input and output. A task is some rows of every part: parts share
+// the cache lines of an output, and a thread meets rows that it wrote before.
+class RowCopies {
  public:
-  // Channels [from, from + n) of an input become [to, to + n) of an output; the last ones bring the zeros of channels that do not exist.
-  void add(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n);
+  RowCopies(int64_t images, int64_t rows) : images_(images), rows_(rows) {}
+  // Of blocked f32 tensors: rows are pixels.
+  explicit RowCopies(const Shape& blocked) : RowCopies(blocked[0], blocked.count(2, blocked.rank())) {}
+
+  struct Place { int64_t at, row, image; };  // bytes: of the first row's part, from row to row, and from image to image
+  void add(int in, Place from, int out, Place to, int64_t bytes) { parts_.push_back({in, out, from, to, bytes}); }
+  // Channels [from, from + n) of a blocked input become [to, to + n) of an output; the last ones bring the zeros of channels that do not exist.
+  void add_channels(int in, const Shape& in_shape, int64_t from, int out, const Shape& out_shape, int64_t to, int64_t n);
   void run(const Args& args, Worker& worker) const;
 
  private:
-  static constexpr int kZeros = -1;                                   // in place of an input
-  static constexpr int64_t kTaskBytes = 16 << 10, kFewPixels = 8;     // of a task, at least
-  struct Place { int64_t at, image; };                                // in floats: of the first channel, and from image to image
-  struct Piece { int in, out; Place from, to; int64_t lanes; };       // within a block of either
-  std::vector<Piece> pieces_;
-  int64_t images_ = 0, plane_ = 0;
+  static constexpr int kZeros = -1;                                // in place of an input
+  static constexpr int64_t kTaskBytes = 16 << 10, kFewRows = 8;    // of a task, at least
+  struct Part { int in, out; Place from, to; int64_t bytes; };
+  std::vector<Part> parts_;
+  int64_t images_, rows_;
 };
 
 // A prepare function for elements below a byte too: `prepare` sees them as bytes; they are unpacked before its kernel runs and

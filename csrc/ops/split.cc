@@ -82,9 +82,9 @@ void prepare(PrepareContext& ctx) {
   move_cost(ctx);
   int64_t at = 0;
   if (layout == Layout::kBlocked && axis == 1) {
-    ChannelCopies pieces;
+    RowCopies pieces(ctx.shape(0));
     for (int i = 0; i < n; at += ctx.out_shape(i++)[1])
-      if (ctx.has_output(i)) pieces.add(0, ctx.shape(0), at, i, ctx.out_shape(i), 0, ctx.out_shape(i)[1]);
+      if (ctx.has_output(i)) pieces.add_channels(0, ctx.shape(0), at, i, ctx.out_shape(i), 0, ctx.out_shape(i)[1]);
     return ctx.run([pieces = std::move(pieces)](const Args& a, Worker& w) { pieces.run(a, w); });
   }
   CopyList copies;

@@ -41,8 +41,11 @@ class WinogradConv final : public Kernel {
   int64_t v_step() const { return batch_tiles * v_row() + kLinePad; }
   int64_t v_floats() const { return round_up(shape.frequencies() * v_step(), kBlock); }
 
-  // Panels of about equal width; the weights of a panel lie together, a packed matrix for each frequency.
-  int64_t panels() const { return ceil_div(blocks_of(problem.outputs), kPanelBlocks); }
+  // Panels of about equal width, as many for each of two threads; the weights of a panel lie together, a packed matrix for each frequency.
+  int64_t panels() const {
+    const int64_t n = ceil_div(blocks_of(problem.outputs), kPanelBlocks);
+    return n > 1 ? round_up(n, 2) : n;
+  }
   int64_t panel_begin(int64_t i) const { return blocks_of(problem.outputs) * i / panels(); }
   int64_t panel_width(int64_t i) const { return (panel_begin(i + 1) - panel_begin(i)) * kBlock; }
   int64_t packed_matrix(int64_t width) const { return gemm_packed_floats(gemm(), depth, width); }
