@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kSmallWeights = 384 << 10;  // bytes that stay in L2 beside a chunk's pixels
 constexpr int64_t kL1Weights = 24 << 10;
-constexpr int64_t kChunkBytes = 256 << 10;    // of the pixels that a chunk reads
+constexpr int64_t kChunkBytes = 512 << 10;    // of the pixels that a chunk reads
 // Of the estimate in choose_chunks, measured on chains of pointwise layers (docs/performance.md).
 constexpr double kLowTile = 3.5;     // pixels: lower tiles wait for the latency of their sums
 constexpr double kTileStart = 0.3;   // pixels that a tile's beginning and end cost
