@@ -55,17 +55,15 @@ class DirectConv final : public Kernel {
     choose_chunks(threads);
   }
 
-  // Of the work by panels, each `times` tasks, the largest part that a thread begins with.
-  double largest_range(int64_t times, int threads) const {
-    const auto count = static_cast<int64_t>(units.size());
-    std::vector<int64_t> before(1);  // blocks of the panels before each
-    for (const Unit& u : units) before.push_back(before.back() + plan.phases[static_cast<size_t>(u.phase)].panels[static_cast<size_t>(u.panel)].panel);
+  // Of the work by panels, each `times` tasks, the largest part that a thread begins with. `before`: blocks of the panels before each, and of all.
+  static double largest_range(const std::vector<int64_t>& before, int64_t times, int threads) {
+    const int64_t tasks = (static_cast<int64_t>(before.size()) - 1) * times;
     const auto blocks = [&](int64_t task) {  // of the tasks before this one
       const auto u = static_cast<size_t>(task / times);
       return before[u] * times + (task % times ? (before[u + 1] - before[u]) * (task % times) : 0);
     };
     int64_t most = 0;
-    for (int t = 0; t < threads; ++t) most = std::max(most, blocks(count * times * (t + 1) / threads) - blocks(count * times * t / threads));
+    for (int t = 0; t < threads; ++t) most = std::max(most, blocks(tasks * (t + 1) / threads) - blocks(tasks * t / threads));
     return static_cast<double>(most) / static_cast<double>(before.back() * times);
   }
 
@@ -77,17 +75,21 @@ class DirectConv final : public Kernel {
     const double pixels = static_cast<double>(p.out_plane()) / static_cast<double>(phases);
     const int64_t weights = plan.packed * 4, x_bytes = p.channels / p.groups * p.in_plane() * 4;
     const int64_t most_rows = conv().rows[plan.phases[0].panels[0].panel];
-    const int64_t fewest = count > 1 ? ceil_div(x_bytes, kChunkBytes) : 1;  // the pixels of a chunk wait in L2 for the next panel
+    const auto some = static_cast<int64_t>(std::ceil(pixels));  // chunks beyond would be empty
+    // The pixels of a chunk wait in L2 for the next panel.
+    const int64_t fewest = std::clamp<int64_t>(count > 1 ? ceil_div(x_bytes, kChunkBytes) : 1, 1, some), most = std::clamp(kTasks, fewest, some);
+    std::vector<int64_t> before(1);
+    for (const Unit& u : units) before.push_back(before.back() + plan.phases[static_cast<size_t>(u.phase)].panels[static_cast<size_t>(u.panel)].panel);
     double least = INFINITY;
     for (const bool by_panel : {false, true})
-      for (int64_t c = std::max<int64_t>(fewest, 1); c <= std::max(fewest, kTasks); c += std::max<int64_t>(1, c / 8)) {
+      for (int64_t c = fewest; c <= most; c += std::max<int64_t>(1, c / 8)) {
         const auto chunk = static_cast<int64_t>(std::ceil(pixels / static_cast<double>(c))), tiles = ceil_div(chunk, most_rows);
         const double rows = static_cast<double>(chunk) / static_cast<double>(tiles);
         const double start = by_panel || weights <= kL1Weights ? 1 : weights <= kSmallWeights ? 4 : 8;
         const double time = static_cast<double>(tiles) * (std::max(rows, kLowTile) + kTileStart) + start;
         const int64_t tasks = p.batch * c * (by_panel ? count : 1);
         double share = static_cast<double>(ceil_div(tasks, threads)) / static_cast<double>(tasks);
-        if (by_panel && threads > 1) share = std::max(share, largest_range(p.batch * c, threads));
+        if (by_panel && threads > 1) share = std::max(share, largest_range(before, p.batch * c, threads));
         // Of a thread that is late, half a task is waited for; panels apart, each thread reads what all have written.
         const double estimate = share * time * static_cast<double>(c) / pixels + kLate / static_cast<double>(tasks) + (by_panel ? kOthersLines : 0);
         if (estimate >= least) continue;

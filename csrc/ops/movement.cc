@@ -171,6 +171,7 @@ void RowCopies::add_channels(int in, const Shape& in_shape, int64_t from, int ou
 
 void RowCopies::run(const Args& args, Worker& worker) const {
   static const float zeros[kChannelBlock] = {};
+  if (rows_ == 0 || parts_.empty()) return;  // of however many images
   int64_t bytes = 1;  // of an image, about: few of a row still cost a cache line
   for (const Part& p : parts_) bytes += std::max<int64_t>(p.bytes, 64) * rows_;
   const int64_t chunks = std::clamp<int64_t>(bytes / kTaskBytes, 1, std::max<int64_t>(rows_ / kFewRows, 1));

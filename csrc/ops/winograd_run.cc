@@ -13,7 +13,7 @@ namespace tiercel {
 namespace {
 
 constexpr int64_t kBlock = kWinogradBlock;
-constexpr int64_t kPanelBlocks = 4;          // output blocks of a task
+constexpr int64_t kPanelBlocks = 4;          // output blocks of a panel at most
 constexpr int64_t kChunk = 36;               // tiles of a task, about: their sums stay in L2
 constexpr int64_t kInputFloats = 1 << 20;    // transformed inputs at hand at a time, about: they stay in L3
 constexpr int64_t kChain = 64;               // steps of the products: their rounding errors grow in the output transform

@@ -79,3 +79,17 @@ TEST(blocked_elementwise) {
       check_op(op, 13, {x, random_tensor(channels), random_tensor(s), random_tensor({})}, {true, false, true, false});
   }
 }
+
+TEST(blocked_concat_of_very_many_empty_images) {
+  Graph g;
+  const Tensor x(DType::kFloat, {int64_t{1} << 40, 20, 0, 3}, Layout::kBlocked);
+  std::vector<Value*> in;
+  for (int i = 0; i < 2; ++i) in.push_back(g.add_input(cat("x", i), Type::tensor(DType::kFloat, x.shape(), Layout::kBlocked)));
+  Node* const concat = g.add_node("Concat", "", 13, in, {g.add_value("y")});
+  concat->set("axis", Attribute(int64_t{1}));
+  const Tensor y = evaluate(*concat, {x, x})[0].tensor();
+  CHECK(y.shape() == Shape({int64_t{1} << 40, 40, 0, 3}));
+  Node* const split = g.add_node("Split", "", 11, {in[0]}, {g.add_value("a"), g.add_value("b")});
+  split->set("axis", Attribute(int64_t{1}));
+  CHECK(evaluate(*split, {x})[1].tensor().shape() == Shape({int64_t{1} << 40, 10, 0, 3}));
+}

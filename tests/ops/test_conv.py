@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from oracle import against_onnxruntime, check
+import tiercel
+from oracle import against_onnxruntime, check, compare, one_node, onnxruntime_result
 from tiercel import _core
 
 RNG = np.random.default_rng(7)
@@ -152,3 +153,48 @@ def test_conv_transpose_groups_and_ranks():
     x, w = rand(1, 4, 3, 4), rand(4, 6, 2, 3)
     (y,) = transposed(x, w, strides=[2, 2])
     check("ConvTranspose", [x.astype(np.float64), w.astype(np.float64)], {"strides": [2, 2]}, expected=[y.astype(np.float64)], atol=1e-5)
+
+
+def on_threads(model, feeds, threads):
+    options = tiercel.SessionOptions()
+    options.intra_op_num_threads = threads
+    return tiercel.InferenceSession(model.SerializeToString(), options).run(None, feeds)[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_teams_cut_the_work_and_change_no_bit(seed):
+    """The work is cut for the team, into pixels or panels of outputs, whatever there is of them: drawn convolutions, a third transposed."""
+    rng = np.random.default_rng(seed)
+    op = "ConvTranspose" if seed % 3 == 0 else "Conv"
+    axes, group, alone = int(rng.integers(1, 4)), int(rng.choice([1, 1, 1, 2, 3])), rng.random() < 0.2
+    space = rng.integers(1, 2 if alone else (300, 24, 6)[axes - 1], axes)
+    kernel, strides, pads = np.minimum(rng.choice([1, 1, 3], axes), space), rng.integers(1, 4, axes), rng.integers(0, 2, axes)
+    if op == "ConvTranspose":  # else nothing may be left
+        pads *= (space - 1) * strides + kernel > 2
+    channels, outputs = (group * int(rng.choice(n)) for n in ([1, 3, 8, 16, 35, 100], [1, 7, 16, 40, 100, 290]))
+    x, b = rand(int(rng.integers(1, 4)), channels, *space), rand(outputs)
+    w = rand(*((channels, outputs // group) if op == "ConvTranspose" else (outputs, channels // group)), *kernel)
+    attrs = {"group": group, "strides": strides.tolist(), "pads": pads.tolist() * 2}
+    (want,) = onnxruntime_result(op, [x, w, b], attrs, 22)
+    residual = rand(*want.shape)
+    total = want + residual
+    silu = {**attrs, "activation": "Silu", "activation_alpha": 1.0}
+    for inputs, given, version, constants, expected in (
+        ([x, w, b], attrs, (22, ""), (1, 2), want), ([x, w, b], attrs, (22, ""), (), want),
+        ([x, w, b, residual], silu, (1, "ai.tiercel"), (1, 2), total * (0.5 + 0.5 * np.tanh(total / 2))),
+    ):
+        model, feeds, _ = one_node(op, inputs, given, *version, constants=constants, dynamic=bool(seed % 2))
+        one = on_threads(model, feeds, 1)
+        compare(one, expected, 64, float(4e-6 * np.sqrt(channels // group * kernel.prod() + 1)))
+        for threads in (2, 3, 4, 5, 8):
+            assert on_threads(model, feeds, threads).tobytes() == one.tobytes(), f"{threads} threads"
+
+
+def test_many_inputs_for_few_pixels():
+    """More chunks would be wanted for the input's sake than there are pixels."""
+    x, w = rand(1, 40, 160, 160), rand(150, 40, 5, 5)
+    attrs = {"strides": [155, 80]}
+    (want,) = onnxruntime_result("Conv", [x, w], attrs, 22)
+    model, feeds, _ = one_node("Conv", [x, w], attrs, 22, constants=(1,))
+    for threads in (1, 2, 3, 4):
+        compare(on_threads(model, feeds, threads), want, 64, 2e-4)

@@ -70,6 +70,26 @@ def test_threads_and_batch_do_not_change_a_bit(forms, constant):
     compare(results[0], expected(a, b), 4, 1e-6 * a.shape[-1])
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_drawn_products_on_any_team(seed):
+    """Blocks as even as they can be: extents about multiples of theirs, A or B transposed or not."""
+    rng = np.random.default_rng(seed)
+    m, n, k = (int(rng.choice(sizes)) + int(rng.integers(-1, 2)) for sizes in ([2, 36, 145, 289, 577, 900], [2, 64, 129, 513, 577, 1100], [2, 33, 300]))
+    batch, trans = [int(rng.integers(2, 14))] * int(rng.random() < 0.3), {"transA": int(rng.integers(2)), "transB": int(rng.integers(2))}
+    a, b = random((*batch, m, k), "float32"), random((*batch, k, n), "float32")
+    want = expected(a, b)
+    ax, bx = (np.ascontiguousarray(np.swapaxes(v, -1, -2)) if t else v for v, t in zip((a, b), trans.values(), strict=True))
+    for constants in ((), (1,)):
+        model, feeds, names = one_node("FusedMatMul", [ax, bx], trans, 1, "com.microsoft", constants=constants)
+        results = []
+        for threads in (1, 2, 3, 4, 8):
+            options = tiercel.SessionOptions()
+            options.intra_op_num_threads = threads
+            results += tiercel.InferenceSession(model.SerializeToString(), options).run(names, feeds)
+            assert results[-1].tobytes() == results[0].tobytes(), f"{threads} threads"
+        compare(results[0], want, 4, 1e-6 * (1 + k))
+
+
 def test_bfloat16():
     import ml_dtypes
 

@@ -70,3 +70,47 @@ def test_slices_that_part_channels(cuts, tmp_path):
         np.testing.assert_allclose(g, want, rtol=0, atol=1e-5 * np.abs(want).max())
     ops = [node.op_type.split("_")[0] for node in onnx.load(options.optimized_model_filepath).graph.node]
     assert ("Split" in ops) == (cuts[0] == 0 and cuts[-1] == channels) == ("Slice" not in ops), ops
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_parts_of_channels_between_convolutions(seed, tmp_path):
+    """Concat and Split of blocked tensors: parts that end within blocks, empty ones, ones that nobody reads; the same bits for any team."""
+    rng = np.random.default_rng(seed)
+    axes, batch = int(rng.integers(1, 4)), int(rng.choice([0, 1, 2, 5], p=[0.1, 0.4, 0.3, 0.2]))
+    space = rng.integers(1, (400, 30, 7)[axes - 1], axes).tolist() if seed % 4 else [1] * axes
+    parts = rng.choice([1, 2, 5, 15, 16, 17, 32, 48], int(rng.integers(2, 7))).tolist()
+    total = sum(parts)
+    sizes = np.diff([0, *np.sort(rng.integers(0, total + 1, int(rng.integers(1, 4)))).tolist(), total])
+    nodes, weights = [], {"sizes": sizes}
+    for i, n in enumerate(parts):
+        weights[f"w{i}"] = rng.standard_normal((n, 16, *[1] * axes)).astype("float32")
+        nodes.append(helper.make_node("Conv", ["x", f"w{i}"], [f"a{i}"]))
+    nodes.append(helper.make_node("Concat", [f"a{i}" for i in range(len(parts))], ["c"], axis=int(rng.choice([1, -1 - axes]))))
+    read = [n > 0 and (n == sizes.max() or rng.random() < 0.7) for n in sizes]
+    nodes.append(helper.make_node("Split", ["c", "sizes"], [f"s{i}" if r else "" for i, r in enumerate(read)], axis=1))
+    for i, n in enumerate(sizes):
+        if read[i]:
+            weights[f"v{i}"] = rng.standard_normal((9, n, *[1] * axes)).astype("float32")
+            nodes.append(helper.make_node("Conv", [f"s{i}", f"v{i}"], [f"y{i}"]))
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16, *["a", "b", "c"][:axes]])],
+        [onnx.ValueInfoProto(name=f"y{i}") for i, r in enumerate(read) if r], [numpy_helper.from_array(w, n) for n, w in weights.items()],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    feeds = {"x": rng.standard_normal((batch, 16, *space)).astype("float32")}
+    first = None
+    for threads in (1, 2, 3, 4, 5):
+        options = tiercel.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        got = tiercel.InferenceSession(data, options).run(None, feeds)
+        first = first or got
+        assert all(g.tobytes() == f.tobytes() for g, f in zip(got, first, strict=True)), f"{threads} threads"
+    x = feeds["x"].astype("float64")
+    c = np.concatenate([np.einsum("nc...,oc->no...", x, weights[f"w{i}"].reshape(n, 16)) for i, n in enumerate(parts)], 1)
+    pieces = np.split(c, np.cumsum(sizes)[:-1], 1)
+    wants = [np.einsum("nc...,oc->no...", p, weights[f"v{i}"].reshape(9, -1)) for i, p in enumerate(pieces) if read[i]]
+    for g, want in zip(first, wants, strict=True):
+        np.testing.assert_allclose(g, want, rtol=0, atol=1e-5 * np.abs(want).max(initial=1))
+    ops = [node.op_type.split("_")[0] for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert ops[ops.index("Concat") - 1] == "Conv", ops  # of blocks
