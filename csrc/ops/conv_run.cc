@@ -1,8 +1,8 @@
 #include "ops/conv_run.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/reorder/reorder.h"
 
@@ -25,6 +25,34 @@ constexpr int64_t kReorderPixels = 1024;
 int64_t pixels_of(const ConvShape& s) { return s.out[0] * s.out[1] * s.out[2]; }
 int64_t blocks_of(int64_t channels) { return ceil_div(channels, kConvBlock); }
 
+int64_t packed_floats(const ConvPlan& plan) { return plan.packed + conv_pack_parts(plan); }
+
+// Where the packed weights of part `part` begin; only plans of panels are asked.
+int64_t part_begin(const ConvPlan& plan, int64_t part) {
+  for (const ConvPhase& phase : plan.phases) {
+    const auto n = static_cast<int64_t>(phase.panels.size());
+    if (part < n) return phase.panels[static_cast<size_t>(part)].w;
+    part -= n;
+  }
+  return plan.packed;
+}
+
+// Without the sign of zeros: it would tell whether a zero of the padding was added.
+void copy_bias(const float* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = from[i] + 0.0f;
+}
+
+// pack_conv, and whether the part is finite, behind all of them: see ConvTask::finite.
+void pack_part(const ConvPlan& plan, const float* w, float* packed, int64_t part) {
+  pack_conv(plan, w, packed, part);
+  if (plan.algorithm != ConvAlgorithm::kDirect) return;
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t others = 0;
+  for (int64_t i = part_begin(plan, part), end = part_begin(plan, part + 1); i < end; ++i)
+    others |= (std::bit_cast<uint32_t>(packed[i]) & kExponent) == kExponent;
+  packed[plan.packed + part] = others ? 0.0f : 1.0f;
+}
+
 class DirectConv final : public Kernel {
  public:
   ConvPlan plan;
@@ -39,7 +67,7 @@ class DirectConv final : public Kernel {
   // A task is a chunk of the pixels of one image, for all panels or (panel_tasks) for one.
   int64_t chunks = 1;
   bool panel_tasks = false;
-  struct Unit { int phase, panel; };
+  struct Unit { int phase, panel, part; bool finite; };  // part: among those that pack_conv packs; finite: of constant weights
   std::vector<Unit> units;
 
   void split(int threads) {
@@ -51,7 +79,8 @@ class DirectConv final : public Kernel {
       return;
     }
     for (size_t i = 0; i < plan.phases.size(); ++i)
-      for (size_t j = 0; j < plan.phases[i].panels.size(); ++j) units.push_back({static_cast<int>(i), static_cast<int>(j)});
+      for (size_t j = 0, n = units.size(); j < plan.phases[i].panels.size(); ++j, ++n)
+        units.push_back({static_cast<int>(i), static_cast<int>(j), static_cast<int>(n), packed && is_finite(static_cast<const float*>(packed.get()), n)});
     choose_chunks(threads);
   }
 
@@ -108,7 +137,7 @@ class DirectConv final : public Kernel {
     bool wait = false;
     if (!packed) {
       worker.parallel_for(conv_pack_parts(plan), 1, [&](int64_t i, int64_t end) {
-        for (; i < end; ++i) pack_conv(plan, args.in<float>(1), ws + w_at, i);
+        for (; i < end; ++i) pack_part(plan, args.in<float>(1), ws + w_at, i);
       });
       w = ws + w_at;
       wait = true;
@@ -116,7 +145,7 @@ class DirectConv final : public Kernel {
     if (bias.empty()) {
       const int64_t n = blocks_of(p.outputs) * kConvBlock;
       worker.parallel_for(1, 1, [&](int64_t, int64_t) {
-        std::memcpy(ws + b_at, args.in<float>(2), static_cast<size_t>(p.outputs) * sizeof(float));
+        copy_bias(args.in<float>(2), p.outputs, ws + b_at);
         std::fill(ws + b_at + p.outputs, ws + b_at + n, 0.0f);
       });
       b = ws + b_at;
@@ -145,6 +174,8 @@ class DirectConv final : public Kernel {
   }
 
  private:
+  bool is_finite(const float* w, size_t part) const { return w[static_cast<size_t>(plan.packed) + part] != 0; }
+
   void to_blocked(Worker& worker, const float* x, int64_t channels, int64_t plane, float* y) const {
     const int64_t blocks = blocks_of(channels), parts = ceil_div(plane, kReorderPixels);
     const ReorderKernels& k = reorder();
@@ -222,6 +253,7 @@ class DirectConv final : public Kernel {
     const int64_t at = (n * blocks_of(p.outputs) + panel.y_block) * s.y_block + phase.y_origin;
     ConvTask t{x + n * x_image + panel.x_block * s.x_block, w + panel.w, b + panel.y_block * kConvBlock,
                residual ? residual + at : nullptr, y + at, panel.panel, panel.blocks, panel.last, low, high, panel.tail, conv_pass(s, panel)};
+    t.finite = packed ? u.finite : is_finite(w, static_cast<size_t>(u.part));
     if (next) {
       const ConvPanel& after = plan.phases[static_cast<size_t>(next->phase)].panels[static_cast<size_t>(next->panel)];
       t.next = w + after.w;
@@ -278,12 +310,14 @@ bool conv_is_direct(const ConvProblem& p) {
   return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.taps() < (1 << 24);
 }
 
-void pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w, float* packed) {
+Buffer pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w) {
   constexpr int64_t kFloats = 64 << 10;
+  Buffer to = allocate_lasting(static_cast<size_t>(packed_floats(plan)) * sizeof(float));
   const int64_t parts = conv_pack_parts(plan), part = std::max<int64_t>(1, plan.packed / std::max<int64_t>(parts, 1));
   ctx.split(parts, std::max<int64_t>(1, kFloats / part), [&](int64_t i, int64_t end) {
-    for (; i < end; ++i) pack_conv(plan, w, packed, i);
+    for (; i < end; ++i) pack_part(plan, w, static_cast<float*>(to.get()), i);
   });
+  return to;
 }
 
 int conv_pass(const ConvShape& shape, const ConvPanel& panel) {
@@ -324,17 +358,13 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
     std::string name = "conv:" + key + (p.x_plain ? ":plain:g" : ":blocked:g") + std::to_string(p.groups);
     if (p.transposed) name += ":t";
     if (k->plan.algorithm == ConvAlgorithm::kGrouped) name += ":permuted";
-    k->packed = ctx.pack(1, name, [&](const Tensor& w) {
-      Buffer to = allocate_lasting(static_cast<size_t>(k->plan.packed) * sizeof(float));
-      pack_constant(ctx, k->plan, w.as<float>(), static_cast<float*>(to.get()));
-      return to;
-    });
+    k->packed = ctx.pack(1, name, [&](const Tensor& w) { return pack_constant(ctx, k->plan, w.as<float>()); });
   } else {
-    k->w_at = reserve(k->plan.packed);
+    k->w_at = reserve(packed_floats(k->plan));
   }
   if (!ctx.has_input(2) || ctx.constant(2)) {
     k->bias.assign(static_cast<size_t>(y_channels), 0.0f);
-    if (const Tensor* b = ctx.constant(2)) std::copy_n(b->as<float>(), p.outputs, k->bias.begin());
+    if (const Tensor* b = ctx.constant(2)) copy_bias(b->as<float>(), p.outputs, k->bias.data());
   } else {
     k->b_at = reserve(y_channels);
   }

@@ -14,8 +14,8 @@ bool conv_is_direct(const ConvProblem& problem);
 // the packing of W depends on beside the problem's extents. X, residual and output may each be plain or blocked.
 void prepare_direct_conv(PrepareContext& ctx, ConvProblem problem, const Activation& activation, const std::string& key);
 
-// Packs a constant W on all threads: for the functions given to ctx.pack.
-void pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w, float* packed);
+// A constant W, packed on all threads: for the functions given to ctx.pack. Behind plan.packed floats lies one for each part: 1 where it is finite.
+Buffer pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w);
 
 // Input blocks of a pass over a panel, so that a pass's weights stay in L2 while pixels go by; 0: all of them.
 int conv_pass(const ConvShape& shape, const ConvPanel& panel);

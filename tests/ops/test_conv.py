@@ -198,3 +198,20 @@ def test_many_inputs_for_few_pixels():
     model, feeds, _ = one_node("Conv", [x, w], attrs, 22, constants=(1,))
     for threads in (1, 2, 3, 4):
         compare(on_threads(model, feeds, threads), want, 64, 2e-4)
+
+
+@pytest.mark.parametrize("constants", [(1, 2), ()])
+def test_infinite_weights_and_negative_zeros_are_the_same_on_any_team(constants):
+    """Tiles differ from team to team; what the padding's zeros give with such weights may not depend on who shares a tile."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        channels, outputs, d = int(rng.choice([16, 40])), int(rng.choice([16, 100])), int(rng.integers(1, 4))
+        x, w, b = rand(1, channels, *rng.integers(3, 12, 2)), rand(outputs, channels, 3, 3), rand(outputs)
+        if seed % 2:
+            w[-1, 0, 0, 0], w[0, -1, 2, 1] = np.inf, np.nan
+        else:
+            x[:], b[:], w = 0, -0.0, -np.abs(w)
+            w[:, :, 0] *= -1
+        model, feeds, _ = one_node("Conv", [x, w, b], {"pads": [d] * 4, "dilations": [d, d]}, 22, constants=constants)
+        results = [on_threads(model, feeds, threads).tobytes() for threads in (1, 2, 3, 4)]
+        assert len(set(results)) == 1, seed

@@ -46,6 +46,7 @@ struct ConvTask {
   int pass;               // input blocks of a pass: sums rest in y between passes, and between chains; 0: all
   const float* next = nullptr;  // weights of the task that this thread will probably run next, brought into L2 meanwhile
   int64_t next_size = 0;        // floats of them worth bringing
+  bool finite = true;           // are all weights? A tap in the padding of all pixels of a tile is left out then: zeros times infinities are NaN
 };
 
 struct ConvKernels {

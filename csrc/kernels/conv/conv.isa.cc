@@ -147,7 +147,7 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
             any |= in;
             p[r] = in ? tile.x[r] + off : kZeros;
           }
-          if (!any) {  // a tap in the padding of all pixels: wide dilations, few planes of depth
+          if (!any && t.finite) {  // a tap in the padding of all pixels: wide dilations, few planes of depth
             w += n * V * kLanes;
             continue;
           }
