@@ -196,7 +196,7 @@ Stage make_stage(PrepareContext& ctx, const ConvProblem& p, int w, const Activat
   s.clamp = activation_clamp(activation, s.low, s.high);
   s.packed = ctx.pack(w, "conv:direct:blocked:g" + std::to_string(p.groups), [&](const Tensor& t) { return pack_constant(ctx, s.plan, t.as<float>()); });
   s.bias.assign(static_cast<size_t>(s.out_blocks() * kConvBlock), 0.0f);
-  if (const Tensor* b = ctx.constant(w + 1)) std::copy_n(b->as<float>(), p.outputs, s.bias.begin());
+  if (const Tensor* b = ctx.constant(w + 1)) copy_bias(b->as<float>(), p.outputs, s.bias.data());
   ctx.drops(w);
   return s;
 }

@@ -37,11 +37,6 @@ int64_t part_begin(const ConvPlan& plan, int64_t part) {
   return plan.packed;
 }
 
-// Without the sign of zeros: it would tell whether a zero of the padding was added.
-void copy_bias(const float* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i] + 0.0f;
-}
-
 // pack_conv, and whether the part is finite, behind all of them: see ConvTask::finite.
 void pack_part(const ConvPlan& plan, const float* w, float* packed, int64_t part) {
   pack_conv(plan, w, packed, part);
@@ -308,6 +303,10 @@ bool conv_is_direct(const ConvProblem& p) {
     if (p.transposed) phases *= std::min<int64_t>(p.stride[a], 1 << 10);
   }
   return phases <= 256 && p.channels > 0 && p.outputs > 0 && p.channels < kMost && p.outputs < kMost && p.taps() < (1 << 24);
+}
+
+void copy_bias(const float* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = from[i] + 0.0f;
 }
 
 Buffer pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w) {

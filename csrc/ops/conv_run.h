@@ -17,6 +17,9 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem problem, const Activat
 // A constant W, packed on all threads: for the functions given to ctx.pack. Behind plan.packed floats lies one for each part: 1 where it is finite.
 Buffer pack_constant(const PrepareContext& ctx, const ConvPlan& plan, const float* w);
 
+// A bias without the sign of its zeros: results would tell whether a zero of the padding was added.
+void copy_bias(const float* from, int64_t n, float* to);
+
 // Input blocks of a pass over a panel, so that a pass's weights stay in L2 while pixels go by; 0: all of them.
 int conv_pass(const ConvShape& shape, const ConvPanel& panel);
 // Floats of the panel's weights worth fetching ahead, at most.

@@ -89,6 +89,12 @@ def test_kernels_and_strides(kernel, stride, before, after, monkeypatch, tmp_pat
     check(monkeypatch, tmp_path, data, (1, 5, 83, 90), fused=before or stride == 1)  # else too little lies between them
 
 
+@pytest.mark.parametrize(("outputs", "fused"), [(300, True), (400, False)])
+def test_weights_beyond_l2_stay_out(outputs, fused, monkeypatch, tmp_path):
+    shape = (1, 5, 40, 44)
+    check(monkeypatch, tmp_path, model(shape, 400, outputs, before=False), shape, fused=fused)
+
+
 @pytest.mark.parametrize("kinds", [("Relu", "Relu", "Relu"), ("Silu", "HardSwish", None), ("HardSwish", None, "Silu"), (None, "Sigmoid", "Clip")])
 @pytest.mark.parametrize("residual", [False, True])
 def test_activations_and_residual(kinds, residual, monkeypatch, tmp_path):
