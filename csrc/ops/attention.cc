@@ -240,6 +240,23 @@ void run(const Plan& p, const Args& a, Worker& w) {
   });
 }
 
+// Rows of a task, in tiles and as even as can be: of some numbers of tasks the one that takes a team the least time, where each task reads
+// the keys and values anew. A row's result does not depend on it.
+int64_t rows_of_task(const Plan& p, int threads) {
+  constexpr int64_t kTile = 6, kFewest = 24, kReading = 4;  // rows that take as long as reading takes
+  const int64_t fewest = std::max<int64_t>(ceil_div(p.rows, kRows), 1), most = std::min(ceil_div(p.rows, kFewest), fewest + 8);
+  int64_t best = round_up(ceil_div(p.rows, fewest), kTile);
+  double least = INFINITY;
+  for (int64_t blocks = fewest; blocks <= std::max(fewest, most); ++blocks) {
+    const int64_t rows = round_up(ceil_div(p.rows, blocks), kTile), tasks = p.batch * p.heads * ceil_div(p.rows, std::max<int64_t>(rows, 1));
+    const double time = static_cast<double>(ceil_div(tasks, threads) * (rows + kReading));
+    if (time >= least) continue;
+    least = time;
+    best = rows;
+  }
+  return std::max<int64_t>(best, 1);
+}
+
 void prepare(PrepareContext& ctx) {
   const Order qi = order_of(ctx.node, "q_layout"), ki = order_of(ctx.node, "k_layout"), vi = order_of(ctx.node, "v_layout"),
               yi = order_of(ctx.node, "y_layout");
@@ -273,8 +290,7 @@ void prepare(PrepareContext& ctx) {
   p.direct = p.rows < kFewRows;
   p.skips = ctx.has_input(3) && !p.direct;
   p.packs_values = p.rows >= kManyRows;
-  p.row_block = round_up(ceil_div(p.rows, std::max<int64_t>(ceil_div(p.rows, kRows), 1)), 6);  // as even as can be, in tiles
-  p.row_block = std::max<int64_t>(p.row_block, 1);
+  p.row_block = rows_of_task(p, ctx.threads());
   p.key_blocks = ceil_div(p.keys, p.skips && p.mask_row ? kMaskedKeys : kKeys);
   p.key_block = std::max<int64_t>(round_up(ceil_div(p.keys, std::max<int64_t>(p.key_blocks, 1)), 64), 64);
   p.key_blocks = ceil_div(p.keys, p.key_block);
