@@ -409,6 +409,32 @@ Model TrainingSession::model() const {
   return m;
 }
 
+Model TrainingSession::written() const {
+  Model m = model();
+  const std::lock_guard lock(mutex_);
+  const auto wide = [](const Tensor& t) {
+    Tensor w(DType::kFloat, t.shape());
+    copy_widened(t, w);
+    return w;
+  };
+  for (int id = 0; id < m.graph->num_values(); ++id) {
+    const Value* const v = m.graph->value(id);
+    if (!v || !v->is_constant() || !is_float_type(v->constant.dtype()) || master_type(v->constant.dtype()) == v->constant.dtype()) continue;
+    const auto own = index_.find(v->name);
+    const bool adapted = adapters_ && adapters_->forms.count(v->name);
+    if (own == index_.end() && !adapted) continue;
+    const Tensor stored = wide(v->constant), master = own == index_.end() ? wide(weights_of(adapters_->base, {v->name}).at(v->name)) : states_[own->second];
+    for (int64_t i = 0; i < stored.count(); ++i) {
+      const float x = master.as<float>()[i];
+      if (!std::isinf(stored.as<float>()[i]) || !std::isfinite(x)) continue;
+      fail(Code::kInvalidArgument, "the weight \"", v->name, "\" has grown beyond what ", dtype_name(v->constant.dtype()), ", its type in the model, can hold (",
+           v->constant.dtype() == DType::kFloat16 ? "65504" : "3.39e38", "): element ", i, adapted ? "" : cat(" is ", x),
+           ". Nothing was written; a checkpoint keeps it as a float. A smaller learning rate, a weight decay or a model of float32 helps");
+    }
+  }
+  return m;
+}
+
 Model TrainingSession::frame() const {
   Model m = with_graph(model_, model_.graph->clone());
   for (int id = 0; id < m.graph->num_values(); ++id)

@@ -53,6 +53,8 @@ class TrainingSession {
   void set_state(const std::map<std::string, Tensor>& state);
   // The model as it was given, adapters merged, with the weights and statistics of now (copies).
   Model model() const;
+  // The same, for a file: a weight that its narrow type cannot hold, though its master is finite, is an error.
+  Model written() const;
   // Another number after each change of the state; `touch` when somebody may have written to the memory of state().
   uint64_t version() const { return version_; }
   void touch() { ++version_; }

@@ -269,17 +269,17 @@ void register_training(py::module_& m) {
            }, py::arg("lr"), py::arg("scale"), "One step with the sums of gradients times scale.")
       .def("evaluate", &evaluate, py::arg("arrays"), "The loss in inference mode, and the model's outputs.")
       .def("state", &state, "(name, array) of the weights, statistics and moments; the arrays are live.")
-      .def("model", [](const TrainingSession& s) {
+      .def("model", [](const TrainingSession& s, bool checked) {
              Model m;
              {
                const py::gil_scoped_release nogil;  // a step that ends may need it to let go of arrays, and holds what model() waits for
-               m = s.model();
+               m = checked ? s.written() : s.model();
              }
              return bytes_of(m);
-           }, "The model with the weights of now, as .onnx bytes.")
+           }, py::arg("checked") = false, "The model with the weights of now, as .onnx bytes; `checked`: each of them fits its type.")
       .def("save", [](const TrainingSession& s, const std::string& path) {
              const py::gil_scoped_release nogil;
-             onnx::save(s.model(), path);
+             onnx::save(s.written(), path);
            }, py::arg("path"))
       .def("take_profile", [](TrainingSession& s) { return profile_events(s.take_profile()); }, "The instructions recorded since the last call.")
       .def("frame", [](const TrainingSession& s) { return bytes_of(s.frame()); }, "The model, as .onnx bytes, without what is trained.")

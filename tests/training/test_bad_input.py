@@ -111,3 +111,61 @@ def test_wrong_options(options, message):
 def test_wrong_fits(arguments, message):
     with pytest.raises(ValueError, match=message):
         trainer(plain()).fit(**arguments)
+
+
+BATCHES = [(X, Y), (X[:4], Y[:4])]
+
+
+@pytest.mark.parametrize(
+    "validation, message",
+    [
+        ((X[:, :3], Y), "validation: .*expected 4, got 3"),
+        ((X, Y[:3]), "validation: x and y should have one length"),
+        ((X, Y + 1), r"validation: y: the target 3 is outside \[0, 2\]"),
+        ((X.astype(str), Y), "validation: input 'x' should hold numbers"),
+        ((X[:0], Y[:0]), "validation: there is nothing to work on"),
+        ([(X[:, :3], Y)], "validation: .*expected 4, got 3"),
+        ([], "validation: there is nothing to evaluate"),
+    ],
+)
+def test_wrong_validation_is_told_before_the_first_step(validation, message):
+    for data in ({"x": X, "y": Y}, {"x": BATCHES}):
+        t = trainer(plain())
+        with pytest.raises((tiercel.errors.Error, ValueError), match=message):
+            t.fit(**data, validation=validation)
+        assert t.steps == 0
+
+
+def test_validation_with_targets_of_the_other_form():
+    rows = np.eye(3, dtype=np.float32)[Y]
+    for y, other in ((Y, rows), (rows, Y)):
+        a, b = trainer(plain()), trainer(plain())
+        h = a.fit(X, y, epochs=2, validation=(X, other))
+        b.fit(X, y, epochs=2)
+        assert len(h["val_loss"]) == 2 and a.model() == b.model()
+
+
+def test_a_wrong_label_anywhere_is_told_before_the_first_step():
+    y = Y.copy()
+    y[41] = -100
+    t = trainer(plain())
+    with pytest.raises(tiercel.errors.InvalidArgument, match=r"target -100 is outside \[0, 2\], at sample 41.*ignore_index=-100"):
+        t.fit(X, y, batch_size=5)
+    assert t.steps == 0
+    Trainer(plain(), Loss("cross_entropy", ignore_index=-100)).fit(X, y, batch_size=5)
+
+
+@pytest.mark.parametrize("groups", [["*"], {"*": 3}])
+def test_groups_are_settings_by_pattern(groups):
+    with pytest.raises(TypeError, match="settings by pattern"):
+        Trainer(MODEL, groups=groups)
+
+
+def test_lists_that_are_no_array():
+    with pytest.raises(ValueError, match="input 'x' is no array"):
+        trainer(plain()).fit([[1.0, 2.0], [3.0]], [0, 1])
+
+
+def test_names_for_gradients():
+    with pytest.raises(TypeError, match="inputs is a name or a list of names, not 3"):
+        tiercel.gradient(MODEL, inputs=3)

@@ -8,7 +8,9 @@ from training_models import X, Y, plain
 
 from tiercel import InferenceSession, cli
 from tiercel.cli.train import read_csv
-from tiercel.training import SGD, Cosine, Dense, LoRA, OneCycle, ReduceOnPlateau, Sequential, StepDecay, Trainer, WarmUp
+from tiercel.training import (
+    SGD, Adagrad, Adam, AdamW, Cosine, Dense, Lion, LoRA, OneCycle, ReduceOnPlateau, RMSprop, Sequential, StepDecay, Trainer, WarmUp,
+)  # fmt: skip
 
 GOOD = "1,2,3,4,0\n1,2,3,4,0\n"
 
@@ -131,6 +133,35 @@ def test_early_stopping_and_a_new_beginning(capsys, tmp_path, model):
     assert code == 2 and "is of a training with clip_norm 0.0, this one has 1.0" in err
 
 
+def test_a_finished_training_says_so(capsys, tmp_path, model):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    base = (model, "--data", tmp_path / "d.npz", "--checkpoint", tmp_path / "c", "--lr", 0.5)
+    _, out, _ = train(capsys, *base, "--epochs", 2)
+    assert "nothing" not in out
+    code, out, _ = train(capsys, *base, "--epochs", 2)
+    assert code == 0 and "nothing was left to train: " in out and "has 2 epochs already" in out and "wrote" in out
+    _, out, _ = train(capsys, *base, "--epochs", 3)
+    assert "nothing" not in out
+    train(capsys, *base, "--epochs", 200, "--patience", 1, "--no-resume")
+    _, out, _ = train(capsys, *base, "--epochs", 200, "--patience", 1)
+    assert "nothing was left to train: " in out and "ended early" in out
+
+
+@pytest.mark.parametrize(
+    "options, optimizer",
+    [(("adam", "--beta1", 0.8, "--beta2", 0.95, "--epsilon", 1e-3), Adam(0.01, 0.8, 0.95, 1e-3)), (("adamw", "--lazy"), AdamW(0.01, lazy=True)),
+     (("rmsprop", "--alpha", 0.9, "--epsilon", 1e-3), RMSprop(0.01, 0.9, 0.0, 1e-3)), (("lion", "--beta2", 0.5), Lion(0.01, beta2=0.5)),
+     (("adagrad", "--lr-decay", 0.1, "--epsilon", 1e-3), Adagrad(0.01, 1e-3, lr_decay=0.1))],
+)  # fmt: skip
+def test_options_of_optimizers(capsys, tmp_path, model, options, optimizer):
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    code, _, err = train(capsys, model, "--data", tmp_path / "d.npz", "--epochs", 3, "--lr", 0.01, "--validation", 0, "--optimizer", *options)
+    assert (code, err) == (0, "")
+    t = Trainer(model, "cross_entropy", optimizer)
+    t.fit(X, Y, epochs=3)
+    np.testing.assert_array_equal(scores(tmp_path / "m-trained.onnx"), t.predict(X))
+
+
 def test_help_is_whole(capsys):
     code, out, _ = train(capsys, "--help")
     assert code == 0
@@ -152,6 +183,10 @@ def test_help_is_whole(capsys):
         (GOOD, ("--output", "/no/such/m.onnx"), "no folder"),
         (GOOD, ("--momentum", 0.9), "--momentum is no option of the optimizer adam"),
         (GOOD, ("--optimizer", "rmsprop", "--nesterov"), "--nesterov is no option of the optimizer rmsprop"),
+        (GOOD, ("--beta1", 1), "beta1 is at least 0 and below 1, not 1.0"),
+        (GOOD, ("--optimizer", "sgd", "--beta1", 0.5), "--beta1 is no option of the optimizer sgd"),
+        (GOOD, ("--optimizer", "lion", "--lazy"), "--lazy is no option of the optimizer lion"),
+        (GOOD, ("--optimizer", "adagrad", "--alpha", 0.5), "--alpha is no option of the optimizer adagrad"),
         (GOOD, ("--optimizer", "sgd", "--nesterov"), "nesterov needs a momentum"),
         (GOOD, ("--weight-decay", "-1"), "--weight-decay: expected a number of at least 0, got '-1'"),
         (GOOD, ("--lr", "nan"), "--lr: expected a number of at least 0, got 'nan'"),

@@ -301,3 +301,24 @@ def test_running_statistics_have_masters_too(opset: int, in_branch: bool) -> Non
         np.testing.assert_array_equal(fresh, trainer.predict(batches[0].astype(dtype)))
     assert found[1][0].max() < 4.75  # of 5 on the way to 4
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_weight_beyond_its_type_is_not_written(tmp_path: Path, lora: bool) -> None:
+    data, path = mlp("float16"), tmp_path / "m.onnx"
+    trainer = Trainer(data, "mse", SGD(0.01), trainable=LoRA(1, targets="w1") if lora else "all")
+    if lora:
+        trainer.weights["w1.lora_a"][...] = trainer.weights["w1.lora_b"][...] = 300
+    else:
+        trainer.weights["w1"][0, 3] = 65510  # rounds to the largest
+        assert np.isfinite(numpy_helper.to_array(initializers(trainer.model())["w1"])).all()
+        trainer.weights["w1"][0, 3] = 70000
+    for write in (trainer.model, lambda: trainer.save(path)):
+        with pytest.raises(tiercel.errors.InvalidArgument, match=r'"w1" has grown beyond what float16.*65504.*Nothing was written'):
+            write()
+    assert not list(tmp_path.iterdir())
+    trainer.save_checkpoint(tmp_path / "c")  # it has floats
+    if lora:
+        trainer.save_adapter(tmp_path / "a")
+        with pytest.raises(ValueError, match="'w1' with its adapter is beyond what float16"):
+            apply_adapter(data, tmp_path / "a")

@@ -207,7 +207,8 @@ def main(args: argparse.Namespace) -> int:
             seed=args.seed,
             threads=args.threads,
         )
-        callbacks: list[Any] = [_print_epoch]
+        trained: list[int] = []
+        callbacks: list[Any] = [_print_epoch, lambda t, epoch, history: trained.append(epoch)]
         if args.no_resume and not args.checkpoint:
             raise feeds.UsageError("--no-resume needs --checkpoint FILE")
         if args.patience:
@@ -229,6 +230,10 @@ def main(args: argparse.Namespace) -> int:
         )
     except (ValueError, ImportError) as e:
         raise feeds.UsageError(str(e)) from e
+    if resume and not trained:
+        n = f"{trainer.epochs} epoch{'s' if trainer.epochs != 1 else ''}"
+        why = f"has {n} already: --epochs says more" if trainer.epochs >= args.epochs else f"ended early, after {n}"
+        print(f"nothing was left to train: {resume} {why} (--no-resume begins anew)")
     trainer.save(output)
     print(f"wrote {output}")
     return 0

@@ -84,6 +84,16 @@ def add_optimizer(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--momentum", type=number, metavar="X", help="of sgd (default 0, of `momentum` 0.9) and rmsprop")
     group.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, of sgd and momentum")
+    group.add_argument("--beta1", type=number, metavar="X", help="of adam, adamw and lion: what stays of the first moment (0.9)")
+    group.add_argument("--beta2", type=number, metavar="X", help="and of the second (0.999, of lion 0.99)")
+    group.add_argument("--alpha", type=number, metavar="X", help="of rmsprop: what stays of the mean of squares (0.99)")
+    group.add_argument(
+        "--epsilon", type=number, metavar="X", help="of adam, adamw, rmsprop (1e-8) and adagrad (1e-10), added to the root"
+    )
+    group.add_argument("--lr-decay", type=number, metavar="X", help="of adagrad (0)")
+    group.add_argument(
+        "--lazy", action="store_true", help="of adam and adamw: only those rows of embeddings move that a batch has"
+    )
     group.add_argument("--weight-decay", type=number, metavar="X", help="default 0, of adamw 0.01")
     group.add_argument(
         "--clip-norm", type=number, default=0.0, metavar="X", help="the most that the gradients' norm may be"
@@ -126,7 +136,8 @@ def optimizer_of(args: argparse.Namespace, steps_of_epoch: int) -> Optimizer:
     given = {
         "momentum": args.momentum,
         "nesterov": args.nesterov or None,
-        "weight_decay": args.weight_decay,
+        "lazy": args.lazy or None,
+        **{name: getattr(args, name) for name in ("beta1", "beta2", "alpha", "epsilon", "lr_decay", "weight_decay")},
     }
     options = {k: v for k, v in given.items() if v is not None}
     for name in options:

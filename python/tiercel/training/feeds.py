@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tiercel.errors import InvalidArgument
 from tiercel.training.checks import numbers
 from tiercel.training.losses import Loss, ctc_targets
 from tiercel.training.ragged import Ragged, is_list
@@ -54,6 +55,8 @@ class Feed:
         outputs: list[Sequence[Any] | None] = [shape for _, _, shape in info["outputs"]]
         extents = outputs[self.output]
         self.output_rank = None if extents is None else len(extents)
+        classes = extents[1] if extents is not None and len(extents) > 1 else None
+        self.classes: int | None = classes if isinstance(classes, int) and classes > 0 else None  # of cross_entropy
         first = {shape[0] if shape else None for shape in (*self.shapes, *outputs)}
         self.batched = len(first) == 1 and isinstance(next(iter(first)), str)  # is the first axis of all the batch?
         self.lengths = self._find_lengths(lengths)  # the number of that input; -1: none
@@ -116,7 +119,10 @@ class Feed:
             if self._is_sequences(parts[i], i):
                 result[i] = self._sequences(parts[i], i)
             elif not isinstance(parts[i], Ragged):
-                result[i] = np.asarray(parts[i])
+                try:
+                    result[i] = np.asarray(parts[i])
+                except ValueError as e:
+                    raise ValueError(f"input {self.names[i]!r} is no array, and has no axis of steps: {e}") from e
         long = [a for a in result if isinstance(a, Ragged)]
         first: dict[Any, Ragged] = {}
         for i in self.data:
@@ -276,7 +282,23 @@ class Feed:
             raise ValueError("there is nothing to work on: x and y are empty")
         if not any(isinstance(a, Ragged) for a in given):
             self.arrays(given)
+        self._check_classes(target, loss)
         return given, target
+
+    def _check_classes(self, target: Array | Ragged, loss: Loss) -> None:
+        """A class number that is none is told before the first step rather than at its own."""
+        if self.classes is None or loss.name != "cross_entropy" or not loss.takes_labels(target):
+            return
+        for i, a in enumerate(target.items if isinstance(target, Ragged) else [target]):
+            wrong = loss.counted(a) & ((a < 0) | (a >= self.classes))
+            if wrong.any():
+                at = np.argwhere(wrong)[0]
+                sample, hint = i if isinstance(target, Ragged) else at[0], ""
+                if a[tuple(at)] < 0:
+                    hint = f' (Loss("cross_entropy", ignore_index={a[tuple(at)]}) passes over it)'
+                raise InvalidArgument(
+                    f"y: the target {a[tuple(at)]} is outside [0, {self.classes - 1}], at sample {sample}{hint}"
+                )
 
     def unpadded(self, output: Array, k: int, lengths: Array) -> Any:
         """Output number k of sequences: a list where it has steps."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tiercel import _core
@@ -37,7 +37,7 @@ def gradient(
 def _names(what: str, given: str | Sequence[str] | None, infos: Sequence[tuple[str, str, Any]]) -> list[str]:
     if isinstance(given, str):
         return [given]
-    names = list(given or [])
+    names = list(given or []) if given is None or isinstance(given, Iterable) else [given]
     if not all(isinstance(n, str) for n in names):
         raise TypeError(f"{what} is a name or a list of names, not {given!r}")
     if not names:

@@ -26,10 +26,10 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _each(value: Extents, rank: int, scope: str = "", what: str = "", least: int = 1) -> list[int]:
-    each = [int(value)] * rank if isinstance(value, (int, np.integer)) else list(value)
-    if len(each) != rank or any(n < least for n in each):
+    each = [value] if isinstance(value, float) else [value] * rank if isinstance(value, (int, np.integer)) else list(value)
+    if len(each) != rank or not all(isinstance(n, (int, np.integer)) and n >= least for n in each):
         raise ValueError(f"{scope}: {what} is a number from {least} on, or {rank} of them, not {value}")
-    return each
+    return [int(n) for n in each]
 
 
 def _known(b: Builder) -> tuple[int, ...]:
@@ -405,6 +405,8 @@ class Reshape(Layer):
     """Samples in another shape; one extent may be -1."""
 
     def __init__(self, *shape: int) -> None:
+        if not all(isinstance(n, (int, np.integer)) for n in shape):
+            raise ValueError(f"the extents are whole numbers, as in Reshape(2, 6), not {shape}")
         self.shape = shape
 
     def emit(self, b: Builder) -> None:

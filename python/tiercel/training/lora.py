@@ -97,6 +97,10 @@ def changed_weights(
             result[name] = _core.merge_adapter(arrays.get(name, base[name]), form, a, b, scale)
         except (ValueError, errors.InvalidArgument) as e:
             raise checkpoint.CheckpointError(f"the adapter of {name!r} does not fit the weight: {e}") from e
+        if np.isinf(result[name]).any() and np.isfinite(base[name]).all():
+            raise checkpoint.CheckpointError(
+                f"the weight {name!r} with its adapter is beyond what {base[name].dtype}, its type in the model, can hold"
+            )
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
-from tiercel.training.checks import replace_file
+from tiercel.training.checks import replace_file, whole
 from tiercel.training.layers import Layer, Permute
 
 
@@ -107,7 +107,7 @@ class Sequential:
             raise ValueError(
                 f"input_shape is that of one sample: whole numbers from 1 on, or names of extents, not {self.input_shape}"
             )
-        b = Builder(self.input_shape, input_name, np.random.default_rng(seed))
+        b = Builder(self.input_shape, input_name, np.random.default_rng(whole("seed", seed)))
         if lengths:
             if not self.input_shape or input_name == "lengths":
                 raise ValueError('a model with lengths takes sequences (input_shape begins with T), not named "lengths"')

@@ -42,6 +42,8 @@ def weights_of(trainable: str | Sequence[str] | LoRA, data: bytes, folder: str, 
 
 def options_of(groups: Mapping[str, Mapping[str, float]], known: Sequence[str]) -> dict[str, tuple[float, float | None]]:
     """(factor of the learning rate, weight decay) of each weight that a group names: the first one counts."""
+    if not isinstance(groups, Mapping) or not all(isinstance(own, Mapping) for own in groups.values()):
+        raise TypeError(f'groups are {{"*.bias": {{"weight_decay": 0}}}}, settings by pattern, not {groups!r}')
     for pattern, own in groups.items():
         check_pattern(pattern, known)
         for key in own:

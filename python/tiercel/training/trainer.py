@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tiercel import _core
-from tiercel.errors import RuntimeException
+from tiercel.errors import Error, RuntimeException
 from tiercel.training import checkpoint, lora, resume
 from tiercel.training.callbacks import Callback
 from tiercel.training.checks import number, replace_file, whole
@@ -246,6 +246,8 @@ class Trainer:
             )
             count = -(-len(target) // batch_size)
         fit.add_callbacks(callbacks)
+        if epochs:
+            self._try_validation(validation)
         if resume is not None:
             self.load_checkpoint(resume, fit)
         else:
@@ -258,6 +260,20 @@ class Trainer:
         finally:
             bar.close()
             self._fit = None
+
+    def _try_validation(self, validation: Any) -> None:
+        """What is wrong with these data is told before the first epoch rather than after it. An iterable may serve
+        once for each epoch, so only a list is looked into."""
+        if not isinstance(validation, (tuple, list)):
+            return
+        try:
+            if isinstance(validation, tuple):
+                batches: Any = batches_of(*self._feed.samples(*validation, self.loss), 256, None)
+                self.evaluate([next(batches)])
+            else:
+                self.evaluate(validation[:1])
+        except (ValueError, Error) as e:
+            raise (type(e) if isinstance(e, Error) else ValueError)(f"validation: {e}") from e
 
     def evaluate(
         self, x: Arrays | Iterable[tuple[Arrays, Any]], y: Any = None, batch_size: int = 256
@@ -358,7 +374,7 @@ class Trainer:
     def model(self) -> bytes:
         """The model with the weights of now, as .onnx bytes: what came in, without a trace of training (LoRA is
         merged)."""
-        return bytes(self._core.model())
+        return bytes(self._core.model(checked=True))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that model to a new file, which then takes the name."""
