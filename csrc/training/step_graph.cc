@@ -1,6 +1,7 @@
 #include "training/step_graph.h"
 
 #include <algorithm>
+#include <set>
 
 #include "autodiff/gradients.h"
 #include "ops/infer_graph.h"
@@ -32,6 +33,34 @@ bool is_within_group_norm(const Node& n) {
   const Value* const x = n.input(0);
   const Value* const y = n.output();
   return n.is("InstanceNormalization") && x && is_reshape(x->producer) && y && y->has_one_use() && is_reshape(y->uses[0].node);
+}
+
+// Of a weight without a gradient: the first operator on a way to the loss that rounds, so that its slope is zero everywhere. Null: none.
+const Node* rounded_by(const Value* weight, const Value* loss) {
+  std::set<const Node*> before;  // the loss
+  std::vector<const Node*> next{loss->producer};
+  while (!next.empty()) {
+    const Node* const n = next.back();
+    next.pop_back();
+    if (!n || !before.insert(n).second) continue;
+    for (const Value* v : n->inputs)
+      if (v) next.push_back(v->producer);
+  }
+  std::set<const Value*> seen;
+  std::vector<const Value*> ways{weight};
+  while (!ways.empty()) {
+    const Value* const v = ways.back();
+    ways.pop_back();
+    if (!is_float_type(v->type.dtype) || !seen.insert(v).second) continue;
+    for (const Use& use : v->uses) {
+      if (!before.count(use.node)) continue;
+      for (const char* op : {"Floor", "Ceil", "Round", "Sign"})
+        if (use.node->is(op)) return use.node;
+      for (const Value* y : use.node->outputs)
+        if (y) ways.push_back(y);
+    }
+  }
+  return nullptr;
 }
 
 // Operands that are settings of a node, not weights.
@@ -223,7 +252,13 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   bool any = false;
   for (size_t i = 0; i < grads.size(); ++i) {
     any |= static_cast<bool>(grads[i]);
-    if (!grads[i] && !o.trainable.empty()) fail(Code::kInvalidArgument, "the loss does not depend on the weight \"", r.states[i], "\"");
+    if (grads[i]) continue;
+    const Node* const n = rounded_by(weights[i], loss);
+    const std::string why = n ? cat("as the slope of ", n->label(), " on its way to the loss is zero everywhere") : std::string();
+    if (n && o.trainable.empty()) r.notes.push_back(cat("the weight \"", r.states[i], "\" stays as it is, ", why));
+    if (o.trainable.empty()) continue;
+    if (n) fail(Code::kInvalidArgument, "the weight \"", r.states[i], "\" has no gradient, ", why);
+    fail(Code::kInvalidArgument, "the loss does not depend on the weight \"", r.states[i], "\"");
   }
   if (!any) fail(Code::kInvalidArgument, "the loss depends on none of the model's weights");
   for (size_t i = 0; i < grads.size(); ++i)

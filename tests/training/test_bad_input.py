@@ -1,7 +1,9 @@
 """Wrong data and wrong names: each a clear error, after which training goes on with the weights as they were."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from training_models import X, Y, plain, trainer
 
 import tiercel
@@ -169,3 +171,17 @@ def test_lists_that_are_no_array():
 def test_names_for_gradients():
     with pytest.raises(TypeError, match="inputs is a name or a list of names, not 3"):
         tiercel.gradient(MODEL, inputs=3)
+
+
+@pytest.mark.parametrize("op", ["Floor", "Ceil", "Round", "Sign"])
+def test_a_weight_behind_rounding(op):
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in "xy"]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node(op, ["a"], ["b"], name="step"), helper.make_node("MatMul", ["b", "v"], ["y"])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(np.eye(4, dtype=np.float32), n) for n in "wv"])
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    with pytest.raises(tiercel.errors.InvalidArgument, match=f'the weight "w" has no gradient, as the slope of {op} node "step"'):
+        Trainer(model, "mse", trainable=["w"])
+    with pytest.warns(UserWarning, match=f'the weight "w" stays as it is, as the slope of {op} node "step"'):
+        t = Trainer(model, "mse", SGD(0.1))
+    t.step(X, X)
+    assert (t.weights["w"] == np.eye(4)).all() and (t.weights["v"] != np.eye(4)).any()

@@ -9,7 +9,21 @@ from training_models import X, Y, plain
 from tiercel import InferenceSession, cli
 from tiercel.cli.train import read_csv
 from tiercel.training import (
-    SGD, Adagrad, Adam, AdamW, Cosine, Dense, Lion, LoRA, OneCycle, ReduceOnPlateau, RMSprop, Sequential, StepDecay, Trainer, WarmUp,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Cosine,
+    Dense,
+    Lion,
+    LoRA,
+    OneCycle,
+    ReduceOnPlateau,
+    RMSprop,
+    Sequential,
+    StepDecay,
+    Trainer,
+    WarmUp,
 )  # fmt: skip
 
 GOOD = "1,2,3,4,0\n1,2,3,4,0\n"

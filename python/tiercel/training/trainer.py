@@ -268,8 +268,8 @@ class Trainer:
             return
         try:
             if isinstance(validation, tuple):
-                batches: Any = batches_of(*self._feed.samples(*validation, self.loss), 256, None)
-                self.evaluate([next(batches)])
+                x, y = validation
+                self.evaluate([next(batches_of(*self._feed.samples(x, y, self.loss), 256, None))])
             else:
                 self.evaluate(validation[:1])
         except (ValueError, Error) as e:
