@@ -185,3 +185,30 @@ def test_a_weight_behind_rounding(op):
         t = Trainer(model, "mse", SGD(0.1))
     t.step(X, X)
     assert (t.weights["w"] == np.eye(4)).all() and (t.weights["v"] != np.eye(4)).any()
+
+
+@pytest.mark.parametrize(
+    "loss, y, message",
+    [
+        ("binary_cross_entropy_with_logits", 2, r"takes targets from 0 to 1, got 2.0 at \[41, 0\] of y"),
+        ("binary_cross_entropy_with_logits", -1, r"takes targets from 0 to 1, got -1.0"),
+        ("binary_cross_entropy", 2, "takes targets from 0 to 1, got 2.0"),
+        ("hinge", 0, r"takes targets -1 and 1 \(2 \* y - 1 of labels 0 and 1\), got 0.0"),
+        ("cross_entropy", -0.5, "probabilities of at least 0, got -0.5"),
+    ],
+)
+def test_targets_out_of_range(loss, y, message):
+    t = Trainer(Sequential([Dense(2, "sigmoid")], (4,)), Loss(loss, ignore_nan=True))
+    good = np.ones((50, 2), np.float32)
+    good[7, 1] = np.nan
+    bad = good.copy()
+    bad[41, 0] = y
+    with pytest.raises(ValueError, match=message):
+        t.fit(X, bad, batch_size=5)
+    with pytest.raises(ValueError, match="validation: .*" + message):
+        t.fit(X, good, validation=(X, bad))
+    for run in (t.step, t.evaluate):
+        with pytest.raises(ValueError, match=message):
+            run(X, bad)
+    assert t.steps == 0
+    t.fit(X, good, batch_size=5)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tiercel.training import Constant, Cosine, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
+from tiercel.training import SGD, Constant, Cosine, OneCycle, ReduceOnPlateau, StepDecay, WarmUp
 
 
 def rates_of_torch(make, steps):
@@ -56,8 +56,9 @@ def test_plateau_as_torch():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: StepDecay(1, 0), lambda: Cosine(1, 0), lambda: OneCycle(1, 1), lambda: WarmUp(1.0, -1), lambda: ReduceOnPlateau(1, 1.5)]
-)
+    "make", [lambda: StepDecay(1, 0), lambda: Cosine(1, 0), lambda: OneCycle(1, 1), lambda: WarmUp(1.0, -1), lambda: ReduceOnPlateau(1, 1.5),
+             lambda: Cosine(1, "a"), lambda: WarmUp("a", 1), lambda: WarmUp(Cosine, 1), lambda: ReduceOnPlateau(1, patience="a"), lambda: SGD(Cosine)],
+)  # fmt: skip
 def test_bad_settings(make):
     with pytest.raises(ValueError, match=r"is at least|takes 2 steps|is within"):
         make()

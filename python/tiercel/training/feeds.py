@@ -282,6 +282,8 @@ class Feed:
             raise ValueError("there is nothing to work on: x and y are empty")
         if not any(isinstance(a, Ragged) for a in given):
             self.arrays(given)
+        for part in target.items if isinstance(target, Ragged) else [target]:
+            loss.check_range(part)
         self._check_classes(target, loss)
         return given, target
 

@@ -133,6 +133,23 @@ class Loss:
                 "probabilities, y.astype(np.float32)"
             )
 
+    def check_range(self, target: Array) -> None:
+        """Targets that would lead nowhere: of a label that is no share a binary cross-entropy has no least value."""
+        if target.dtype.kind not in "biuf":
+            return
+        if self.name.startswith("binary_cross_entropy"):
+            wrong, takes = (target < 0) | (target > 1), "targets from 0 to 1"
+        elif self.name == "cross_entropy" and not self.takes_labels(target):
+            wrong, takes = target < 0, "class numbers, which are integers, or probabilities of at least 0"
+        elif self.name == "hinge":
+            wrong, takes = np.abs(target) != 1, "targets -1 and 1 (2 * y - 1 of labels 0 and 1)"
+            wrong &= ~np.isnan(target)
+        else:
+            return
+        if wrong.any():
+            at = np.argwhere(wrong)[0]
+            raise ValueError(f"{self.name} takes {takes}, got {target[tuple(at)]} at {at.tolist()} of y")
+
     def of_padded(self) -> Loss:
         """The loss with targets that count for nothing, which padding is given: ``ignore_index`` -100 and NaN, where it
         has none."""

@@ -16,7 +16,7 @@ class Optimizer:
     name = "sgd"
 
     def __init__(self, lr: float | Schedule, **options: float) -> None:
-        if not callable(lr):
+        if not callable(lr) or isinstance(lr, type):
             number("the learning rate", lr)
         for name, value in options.items():
             number(name, value, 0.0, 1.0 if name.startswith("beta") else math.inf)

@@ -38,8 +38,7 @@ class StepDecay(Schedule):
     """``lr`` times ``gamma`` for every ``every`` steps that are past."""
 
     def __init__(self, lr: float, every: int, gamma: float = 0.1) -> None:
-        if every < 1:
-            raise ValueError(f"every is at least 1, not {every}")
+        number("every", every, 1)
         self.lr, self.every, self.gamma = number("lr", lr), every, number("gamma", gamma)
 
     def __call__(self, step: int) -> float:
@@ -50,8 +49,7 @@ class Cosine(Schedule):
     """From ``lr`` down half a cosine to ``minimum`` within ``steps``, where it stays."""
 
     def __init__(self, lr: float, steps: int, minimum: float = 0.0) -> None:
-        if steps < 1:
-            raise ValueError(f"steps is at least 1, not {steps}")
+        number("steps", steps, 1)
         self.lr, self.steps, self.minimum = number("lr", lr), steps, number("minimum", minimum)
 
     def __call__(self, step: int) -> float:
@@ -63,7 +61,7 @@ class OneCycle(Schedule):
     / start / ``end``."""
 
     def __init__(self, lr: float, steps: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
-        if steps < 2 or not 0 < rise < 1:
+        if number("steps", steps) < 2 or not 0 < number("rise", rise) < 1:
             raise ValueError(f"one cycle takes 2 steps or more and a rise within (0, 1), not {steps} and {rise}")
         for name, value in (("start", start), ("end", end)):
             if not number(name, value):
@@ -82,9 +80,10 @@ class WarmUp(Schedule):
     (steps + 1)."""
 
     def __init__(self, after: float | Schedule, steps: int) -> None:
-        if steps < 0:
-            raise ValueError(f"steps is at least 0, not {steps}")
-        self.after, self.steps = Constant(after) if isinstance(after, (int, float)) else after, steps
+        number("steps", steps)
+        given: Any = after
+        self.after = given if callable(given) and not isinstance(given, type) else Constant(given)
+        self.steps = steps
 
     def __call__(self, step: int) -> float:
         return self.after(step) * min((step + 1) / (self.steps + 1), 1.0)
@@ -108,10 +107,10 @@ class ReduceOnPlateau(Schedule):
     def __init__(
         self, lr: float, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, minimum: float = 0.0
     ) -> None:
-        if not 0 < factor < 1:
+        if not number("factor", factor) or factor >= 1:
             raise ValueError(f"factor is within (0, 1), not {factor}")
         self.lr, self.minimum = number("lr", lr), number("minimum", minimum)
-        self.factor, self.patience, self.threshold = factor, patience, threshold
+        self.factor, self.patience, self.threshold = factor, number("patience", patience), number("threshold", threshold)
         self.best, self.bad = math.inf, 0
 
     def __call__(self, step: int) -> float:

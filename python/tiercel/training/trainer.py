@@ -501,6 +501,7 @@ class Trainer:
                 f"prediction's shape; y is {target.dtype}{list(target.shape)}"
             )
         self.loss.check_labels(target, self._feed.output_rank)
+        self.loss.check_range(target)
         return labels
 
     def _target(self, y: Array, labels: bool) -> Array:
