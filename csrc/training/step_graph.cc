@@ -1,9 +1,11 @@
 #include "training/step_graph.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "autodiff/gradients.h"
+#include "base/float_formats.h"
 #include "ops/infer_graph.h"
 #include "ops/registry.h"
 #include "passes/basic.h"
@@ -25,6 +27,29 @@ Value* value_named(const Graph& g, const std::string& name) {
 
 bool is_float_weight(const Value* v) {
   return v->is_constant() && is_float_type(v->constant.dtype()) && !v->name.empty();
+}
+
+// A mask: it holds infinities, which an optimiser would make NaN.
+bool is_mask(const Value* v) {
+  for (const Use& use : v->uses)
+    for (const char* op : {"MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})  // large, and no masks
+      if (use.node->is(op)) return false;
+  const Tensor& t = v->constant;
+  const int64_t size = bytes_of(t.dtype(), 1), block = std::min<int64_t>(t.count(), 1 << 16);
+  Tensor part(t.dtype(), Shape{block});
+  const auto has = [&]<class T>(const T* x, int64_t n) {
+    return std::any_of(x, x + n, [](T f) {
+      if constexpr (std::is_floating_point_v<T>) return std::isinf(f);
+      else return std::isinf(to_float(f));
+    });
+  };
+  for (int64_t i = 0; i < t.count(); i += block) {
+    const int64_t n = std::min(block, t.count() - i);
+    t.read(i * size, n * size, part.data());
+    if (t.dtype() == DType::kFloat ? has(part.as<float>(), n) : t.dtype() == DType::kDouble ? has(part.as<double>(), n)
+        : t.dtype() == DType::kFloat16 ? has(part.as<Half>(), n) : has(part.as<BFloat16>(), n)) return true;
+  }
+  return false;
 }
 
 // InstanceNormalization between two Reshapes, which exporters write for GroupNormalization: its scale and bias are ones and zeros, the weights follow.
@@ -139,7 +164,7 @@ Weights weights_in(const Model& model) {
   for (int id = 0; id < g.num_values(); ++id) {
     const Value* v = g.value(id);
     if (!v || !is_float_weight(v) || v->uses.empty()) continue;
-    if (std::any_of(v->uses.begin(), v->uses.end(), is_setting)) continue;
+    if (std::any_of(v->uses.begin(), v->uses.end(), is_setting) || is_mask(v)) continue;
     const bool scalar = v->constant.shape().rank() == 0;
     if (!v->computed || !scalar) (v->computed ? found.computed : scalar ? found.scalars : found.names).push_back(v->name);
   }

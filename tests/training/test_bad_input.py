@@ -212,3 +212,31 @@ def test_targets_out_of_range(loss, y, message):
             run(X, bad)
     assert t.steps == 0
     t.fit(X, good, batch_size=5)
+
+
+def test_a_mask_of_infinities_is_no_weight(tmp_path):
+    """Buffers of attention masks stand among a file's initializers."""
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4, 4]) for n in "xy"]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["q"]), helper.make_node("Transpose", ["q"], ["k"], perm=[0, 2, 1]),
+             helper.make_node("MatMul", ["q", "k"], ["s"]), helper.make_node("Add", ["s", "mask"], ["m"]), helper.make_node("Softmax", ["m"], ["p"]),
+             helper.make_node("MatMul", ["p", "q"], ["r"]), helper.make_node("Add", ["r", "b"], ["y"])]  # fmt: skip
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    weights = {"w": np.eye(4, dtype=np.float32), "mask": mask, "b": np.zeros(4, np.float32)}
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(a, n) for n, a in weights.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    t = Trainer(model, "mse", "adamw")
+    assert list(t.weights) == ["w", "b"]
+    x = X[:48].reshape(12, 4, 4)
+    assert t.step(x, x + 1) > t.step(x, x + 1)
+    t.save_checkpoint(tmp_path / "c")
+    t.save(tmp_path / "m.onnx")
+    written = {i.name: numpy_helper.to_array(i) for i in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    assert (written["mask"] == mask).all()
+
+
+def test_a_model_that_is_not_finite_is_not_saved(tmp_path):
+    t = trainer(plain())
+    t.weights["dense1.weight"][1, 2] = np.inf
+    with pytest.raises(ValueError, match="the weight 'dense1.weight' is not finite after step 0.*m.onnx was not written"):
+        t.save(tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

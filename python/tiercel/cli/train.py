@@ -228,12 +228,12 @@ def main(args: argparse.Namespace) -> int:
             progress=False,
             resume=resume,
         )
+        if resume and not trained:
+            n = f"{trainer.epochs} epoch{'s' if trainer.epochs != 1 else ''}"
+            why = f"has {n} already: --epochs says more" if trainer.epochs >= args.epochs else f"ended early, after {n}"
+            print(f"nothing was left to train: {resume} {why} (--no-resume begins anew)")
+        trainer.save(output)
     except (ValueError, ImportError) as e:
         raise feeds.UsageError(str(e)) from e
-    if resume and not trained:
-        n = f"{trainer.epochs} epoch{'s' if trainer.epochs != 1 else ''}"
-        why = f"has {n} already: --epochs says more" if trainer.epochs >= args.epochs else f"ended early, after {n}"
-        print(f"nothing was left to train: {resume} {why} (--no-resume begins anew)")
-    trainer.save(output)
     print(f"wrote {output}")
     return 0

@@ -33,6 +33,18 @@ _META: dict[str, Any] = {
 def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """As Trainer.save_checkpoint."""
     lr, state = trainer.optimizer.lr, dict(trainer._core.state())
+    check_finite(trainer, state, path)
+    meta = {
+        "model": trainer._model_hash(), "settings": _settings(trainer), "labels": trainer._labels, "steps": trainer.steps,
+        "batches": trainer.batches, "epochs": trainer.epochs, "pending": trainer._pending, "shares": trainer._shares,
+        "schedule": lr.state() if isinstance(lr, Schedule) else {},
+        "fit": None if trainer._fit is None else trainer._fit.state(),
+    }  # fmt: skip
+    checkpoint.write(path, _KIND, meta, state)
+
+
+def check_finite(trainer: Trainer, state: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
+    """Before a state is written."""
     for name, array in state.items():
         if not np.isfinite(array).all():
             moment = next((k for k in MOMENTS if name.startswith(k)), "")
@@ -41,13 +53,6 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
                 f"{what} is not finite after step {trainer.steps}, and no training goes on from there: {os.fspath(path)} "
                 "was not written (a smaller learning rate or clip_norm may help)"
             )
-    meta = {
-        "model": trainer._model_hash(), "settings": _settings(trainer), "labels": trainer._labels, "steps": trainer.steps,
-        "batches": trainer.batches, "epochs": trainer.epochs, "pending": trainer._pending, "shares": trainer._shares,
-        "schedule": lr.state() if isinstance(lr, Schedule) else {},
-        "fit": None if trainer._fit is None else trainer._fit.state(),
-    }  # fmt: skip
-    checkpoint.write(path, _KIND, meta, state)
 
 
 def load(trainer: Trainer, path: str | os.PathLike[str], fit: Fit | None = None) -> None:

@@ -25,7 +25,7 @@ from tiercel.training.losses import Loss
 from tiercel.training.models import model_bytes, model_info
 from tiercel.training.optimizers import Optimizer, optimizer_of
 from tiercel.training.ragged import Ragged
-from tiercel.training.resume import MOMENTS, check_arrays, copy_state
+from tiercel.training.resume import MOMENTS, check_arrays, check_finite, copy_state
 from tiercel.training.trainable import options_of, weights_of
 
 Array = np.ndarray[Any, Any]
@@ -377,7 +377,9 @@ class Trainer:
         return bytes(self._core.model(checked=True))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes that model to a new file, which then takes the name."""
+        """Writes that model to a new file, which then takes the name. A weight that is not finite, or too large for its
+        type, is an error, and the file stays what it was."""
+        check_finite(self, self._states(), path)
         replace_file(path, self._core.save)
 
     def save_adapter(self, path: str | os.PathLike[str]) -> None:
