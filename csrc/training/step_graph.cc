@@ -183,6 +183,13 @@ std::vector<std::string> scalar_weights(const Model& model) { return weights_in(
 
 namespace {
 
+// Do its results have any size?
+bool is_affine(const Node* n) {
+  if (n && n->is("Add"))
+    return std::any_of(n->inputs.begin(), n->inputs.end(), [](const Value* v) { return v && v->producer && v->producer->is("MatMul"); });
+  return n && (n->is("Gemm") || n->is("MatMul") || n->is("Conv"));
+}
+
 // A copy of the model's graph, typed, in which what has no gradient but stands for others that have is written as those.
 std::shared_ptr<Graph> differentiable_graph(const Model& model) {
   std::shared_ptr<Graph> g = model.graph->clone();
@@ -231,6 +238,9 @@ StepGraph build_step(const Model& model, const TrainingOptions& o) {
   Graph& g = *r.step;
   r.num_inputs = static_cast<int>(g.inputs().size());
   Value* prediction = output_of(g, o.output);
+  if (o.loss.name == "binary_cross_entropy" && is_affine(prediction->producer))
+    r.notes.push_back(cat("binary_cross_entropy takes probabilities, but the output \"", prediction->name, "\" comes from ", prediction->producer->label(),
+                          ": a Sigmoid belongs behind it, or the loss is binary_cross_entropy_with_logits"));
   Value* const target = g.add_input("target", target_type(g, prediction->type, o.loss));
   r.states = o.trainable.empty() ? trainable_weights(model) : o.trainable;
   if (r.states.empty()) fail(Code::kInvalidArgument, "the model has no weights to train: no float initializers that are no settings");

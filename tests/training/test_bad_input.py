@@ -1,5 +1,7 @@
 """Wrong data and wrong names: each a clear error, after which training goes on with the weights as they were."""
 
+import warnings
+
 import numpy as np
 import onnx
 import pytest
@@ -240,3 +242,13 @@ def test_a_model_that_is_not_finite_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="the weight 'dense1.weight' is not finite after step 0.*m.onnx was not written"):
         t.save(tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 4)])
+def test_scores_for_probabilities_are_told(shape):
+    with pytest.warns(UserWarning, match='takes probabilities, but the output "y" comes from .* Sigmoid belongs behind it.*_with_logits'):
+        Trainer(Sequential([Dense(1)], shape), "binary_cross_entropy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(Sequential([Dense(1, "sigmoid")], shape), "binary_cross_entropy")
+        Trainer(Sequential([Dense(1)], shape), "binary_cross_entropy_with_logits")
