@@ -1,8 +1,6 @@
 #include "runtime/cache.h"
 
 #include <algorithm>
-#include <map>
-#include <tuple>
 
 #include "base/available_memory.h"
 #include "base/file_map.h"
@@ -11,11 +9,13 @@
 
 namespace tiercel {
 
+SessionPacks::Key SessionPacks::key_of(const Tensor& t) { return {memory_of(t), t.dtype(), t.layout(), {t.shape().begin(), t.shape().end()}}; }
+
 Buffer SessionPacks::get(const Value* weight, const std::string& key, const std::function<Buffer()>& pack) {
   std::shared_ptr<Entry> entry;
   {
     std::lock_guard lock(mutex_);
-    auto& packings = entries_[weight];
+    auto& packings = entries_[key_of(weight->constant)];
     auto it = std::find_if(packings.begin(), packings.end(), [&](const auto& p) { return p.first == key; });
     if (it == packings.end()) it = packings.emplace(packings.end(), key, std::make_shared<Entry>());
     entry = it->second;
@@ -30,19 +30,14 @@ Buffer SessionPacks::get(const Value* weight, const std::string& key, const std:
 }
 
 void SessionPacks::inherit(SessionPacks& before, Graph& graph) {
-  using Key = std::tuple<const void*, DType, Layout, std::vector<Dim>>;
-  const auto key = [](const Tensor& t) { return Key(memory_of(t), t.dtype(), t.layout(), {t.shape().begin(), t.shape().end()}); };
-  std::map<Key, const Packings*> old;
   const std::scoped_lock lock(mutex_, before.mutex_);
-  for (const auto& [weight, packings] : before.entries_) old.emplace(key(weight->constant), &packings);
   for_each_graph(graph, [&](Graph& g) {
     for (int id = 0; id < g.num_values(); ++id) {
       const Value* const v = g.value(id);
       if (!v || !v->is_constant() || !v->constant.count()) continue;
-      const auto it = old.find(key(v->constant));
-      if (it == old.end()) continue;
-      entries_[v] = *it->second;
-      for (const auto& p : *it->second) bytes_ += p.second->bytes;
+      const auto it = before.entries_.find(key_of(v->constant));
+      if (it == before.entries_.end() || !entries_.insert(*it).second) continue;
+      for (const auto& p : it->second) bytes_ += p.second->bytes;
     }
   });
 }

@@ -1,8 +1,9 @@
 // What a session keeps between runs: packed constants, Programs for recent shapes, arenas.
 #pragma once
 #include <list>
+#include <map>
 #include <mutex>
-#include <unordered_map>
+#include <tuple>
 #include <vector>
 
 #include "base/fork.h"
@@ -10,7 +11,8 @@
 
 namespace tiercel {
 
-// Packings of constants, made once each. A constant that lies in a file map gives its pages back once it is packed.
+// Packings of constants, made once each: values that are the same memory (exporters write Identity of a weight that layers share) have one.
+// A constant that lies in a file map gives its pages back once it is packed.
 class SessionPacks final : public PackCache {
  public:
   explicit SessionPacks(int threads) : threads_(threads) {}
@@ -23,9 +25,11 @@ class SessionPacks final : public PackCache {
  private:
   struct Entry { std::once_flag once; Buffer buffer; std::atomic<int64_t> bytes{0}; };
   using Packings = std::vector<std::pair<std::string, std::shared_ptr<Entry>>>;  // the few of a constant
+  using Key = std::tuple<const void*, DType, Layout, std::vector<Dim>>;
+  static Key key_of(const Tensor& t);
   const int threads_;
   ForkSafeMutex mutex_;
-  std::unordered_map<const Value*, Packings> entries_;
+  std::map<Key, Packings> entries_;
   std::atomic<int64_t> bytes_{0};
 };
 
