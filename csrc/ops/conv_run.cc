@@ -15,7 +15,8 @@ constexpr int64_t kChunkBytes = 512 << 10;    // of the pixels that a chunk read
 // Of the estimate in choose_chunks, measured on chains of pointwise layers (docs/performance.md).
 constexpr double kLowTile = 3.5;     // pixels: lower tiles wait for the latency of their sums
 constexpr double kTileStart = 0.3;   // pixels that a tile's beginning and end cost
-constexpr double kLate = 0.03, kOthersLines = 0.06;
+constexpr double kLate = 0.03;        // of the whole, lost to threads that come late where there is one task
+constexpr double kOthersLines = 0.06; // of the whole, where each thread reads what all have written
 constexpr int64_t kLargePanel = 192 << 10;    // a panel above this is walked in passes of kPassBytes
 constexpr int64_t kPassBytes = 128 << 10;
 constexpr double kTaskFlops = 2e6;            // about ten microseconds

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <set>
 
 #include "onnx/onnx.h"
 #include "base/file_map.h"
+#include "graph/constant_memo.h"
 #include "passes/passes.h"
 #include "runtime/cache.h"
 #include "runtime/profile.h"
@@ -340,8 +342,9 @@ Session::Memory Session::memory() const {
   Memory m;
   const std::shared_ptr<Loaded> held = impl_->latest();
   const Graph& graph = *held->model.graph;
+  std::set<const void*> counted;  // values may share memory
   for (int id = 0; id < graph.num_values(); ++id)
-    if (const Value* v = graph.value(id); v && v->is_constant()) m.weights += v->constant.bytes();
+    if (const Value* v = graph.value(id); v && v->is_constant() && counted.insert(memory_of(v->constant)).second) m.weights += v->constant.bytes();
   m.packed = held->packs.bytes();
   m.programs = held->main->size();
   m.program_bytes = held->main->bytes();
