@@ -1,7 +1,7 @@
 """Exports image models of timm with random weights, for a comparison on architectures that no zoo holds.
 
     pip install --no-deps --target build/timm timm==1.0.31 torchvision==0.28.0
-    python bench/architectures.py build/architectures [NAME ...]
+    python bench/timm_zoo.py build/architectures [NAME ...]
     python bench/compare.py build/architectures --engines onnxruntime tiercel --threads 2 --rounds 2 --seconds 0.4
 
 Writes NAME.onnx (batch 1, the model's usual image size) with its input in NAME.npz. Needs the extra `bench`; timm and torchvision stay
