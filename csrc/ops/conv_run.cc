@@ -58,7 +58,7 @@ class DirectConv final : public Kernel {
   Buffer packed;                            // null: packed at each run
   std::vector<float> bias;                  // padded to blocks; empty: copied at each run
   bool reorder_x = false, reorder_y = false;
-  int64_t x_at = 0, y_at = 0, w_at = 0, b_at = 0;  // in the workspace, in floats
+  int64_t x_at = 0, y_at = 0, r_at = 0, w_at = 0, b_at = 0;  // in the workspace, in floats; the residual's may be y's
 
   // A task is a chunk of the pixels of one image, for all panels or (panel_tasks) for one.
   int64_t chunks = 1;
@@ -154,8 +154,8 @@ class DirectConv final : public Kernel {
     }
     if (reorder_y) {
       if (residual) {
-        to_blocked(worker, residual, p.outputs, p.out_plane(), ws + y_at);
-        residual = ws + y_at;
+        to_blocked(worker, residual, p.outputs, p.out_plane(), ws + r_at);
+        residual = ws + r_at;
         wait = true;
       }
       y = ws + y_at;
@@ -229,10 +229,52 @@ class DirectConv final : public Kernel {
     for (int lane = 0; lane < kConvBlock; lane += plan.lanes) {
       const int64_t channel = block * kConvBlock + lane;
       const GroupedPanel& panel = plan.registers[static_cast<size_t>(channel / plan.lanes)];
-      const GroupedTask t{x, w + panel.w, plan.steps.data() + panel.step, panel.steps, b + channel,
+      const GroupedTask t{x, w + panel.w, plan.steps.data() + panel.step, panel.steps, panel.uneven, b + channel,
                           residual ? residual + lane : nullptr, y + lane, low, high, tail - lane};
       grouped().run(plan.grouped, t, first, last);
     }
+  }
+
+  // Sums of a panel that several groups share are NaN where another group has an infinity or NaN, for its weights there are zeros: those pixels
+  // again, each group for itself.
+  static void keep_groups_apart(const ConvProblem& p, const ConvPhase& phase, const ConvPanel& panel, const ConvTask& t, int64_t first, int64_t last) {
+    const ConvShape& s = phase.shape;
+    const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups;
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t at[3] = {i / s.out[2] / s.out[1], i / s.out[2] % s.out[1], i % s.out[2]};
+      const int64_t y_at = at[0] * s.y_step[0] + at[1] * s.y_step[1] + at[2] * s.y_step[2];
+      for (int64_t o = 0; o < panel.panel; ++o) {
+        const int64_t exist = o + 1 < panel.panel ? kConvBlock : panel.tail, block_at = y_at + o * s.y_block;
+        bool some = false;
+        for (int l = 0; l < kConvBlock; ++l) some |= std::isnan(t.y[block_at + l]);
+        for (int64_t l = 0; some && l < exist; ++l) {
+          if (!std::isnan(t.y[block_at + l])) continue;
+          const int64_t group = ((panel.y_block + o) * kConvBlock + l) / out_group;
+          float sum = t.bias[o * kConvBlock + l];
+          for (int64_t c = group * in_group; c < (group + 1) * in_group; ++c)
+            sum = taps_of_channel(s, panel, t, at, c - panel.x_block * kConvBlock, o * kConvBlock + l, sum);
+          if (t.residual) sum = t.residual[block_at + l] + sum;
+          t.y[block_at + l] = std::isnan(sum) ? sum : std::min(t.high, std::max(t.low, sum));
+        }
+      }
+    }
+  }
+
+  // sum + what channel c, counted from the panel's first, adds to `column` of the panel at output pixel `at` of the grid.
+  static float taps_of_channel(const ConvShape& s, const ConvPanel& panel, const ConvTask& t, const int64_t (&at)[3], int64_t c, int64_t column, float sum) {
+    const int64_t b = c / kConvBlock, n = b + 1 < panel.blocks ? kConvBlock : panel.last, width = panel.panel * kConvBlock;
+    const float* const w = t.w + (b * kConvBlock * s.taps + c % kConvBlock) * width + column;
+    for (int64_t k = 0; k < s.taps; ++k) {
+      int64_t pixel = 0;
+      bool inside = true;
+      for (int a = 0; a < 3; ++a) {
+        const int64_t x = at[a] * s.stride[a] + s.origin[a] + s.tap[3 * k + a];
+        inside &= x >= 0 && x < s.in[a];
+        pixel = pixel * s.in[a] + x;
+      }
+      sum += (inside ? t.x[b * s.x_block + pixel * s.x_pixel + c % kConvBlock] : 0.0f) * w[k * n * width];  // padding times an infinity is NaN
+    }
+    return sum;
   }
 
   // `next`: the unit this thread comes to when the chunk is the image's last, or null.
@@ -256,6 +298,7 @@ class DirectConv final : public Kernel {
       t.next_size = conv_fetch(plan, after);
     }
     (phase.rows ? conv_plain().run : conv().run)(s, t, first, last);
+    if (panel.shared) keep_groups_apart(p, phase, panel, t, first, last);
     if (clamp || p.transposed) return;
     for (int i = 0; i < panel.panel; ++i)
       conv().activate(activation, y + at + i * s.y_block + first * kConvBlock, last - first,
@@ -369,12 +412,17 @@ void prepare_direct_conv(PrepareContext& ctx, ConvProblem p, const Activation& a
     k->b_at = reserve(y_channels);
   }
   if (k->reorder_x) k->x_at = reserve(p.batch * blocks_of(p.channels) * kConvBlock * p.in_plane());
-  if (k->reorder_y) k->y_at = reserve(p.batch * y_channels * p.out_plane());
+  const bool shared = k->plan.algorithm == ConvAlgorithm::kDirect &&
+                      std::any_of(k->plan.phases.begin(), k->plan.phases.end(), [](const ConvPhase& phase) { return !phase.panels.empty() && phase.panels[0].shared; });
+  if (k->reorder_y) {
+    k->y_at = reserve(p.batch * y_channels * p.out_plane());
+    k->r_at = shared && ctx.has_input(3) ? reserve(p.batch * y_channels * p.out_plane()) : k->y_at;
+  }
   ctx.workspace(floats * 4);
   ctx.cost(p.flops(), 4.0 * (static_cast<double>(p.batch) * static_cast<double>(p.channels * p.in_plane() + p.outputs * p.out_plane()) +
                              static_cast<double>(k->plan.packed)));
-  // Each result reads the residual at its own place alone, once, before it is written.
-  if (ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);
+  // Each result reads the residual at its own place alone, once, before it is written (where groups share blocks, perhaps again).
+  if (!shared && ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);
   k->split(ctx.threads());
   ctx.kernel(std::move(k));
 }

@@ -18,6 +18,7 @@ constexpr int64_t kChunk = 36;               // tiles of a task, about: their su
 constexpr int64_t kInputFloats = 1 << 20;    // transformed inputs at hand at a time, about: they stay in L3
 constexpr int64_t kChain = 64;               // steps of the products: their rounding errors grow in the output transform
 constexpr int64_t kStayFloats = 112 << 10;   // transformed inputs of a task that stay in L2 beside its sums
+constexpr int64_t kApartFloats = 160 << 10;  // transformed inputs that stay in L2 beside the weights that stream through
 constexpr int64_t kLinePad = 16;             // keeps the frequencies of a tile on different cache sets
 
 int64_t blocks_of(int64_t channels) { return ceil_div(channels, kBlock); }
@@ -33,6 +34,7 @@ class WinogradConv final : public Kernel {
   std::vector<float> bias;  // padded to blocks
   int64_t depth = 0;        // channels that the products read: even, for their fastest form
   bool together = false;    // a thread transforms the tiles of a task and multiplies them at once: they stay in its L2
+  bool apart = false;       // every thread transforms all tiles for itself: few, for many outputs, and no thread reads what another wrote
   int64_t batch_tiles = 0;  // tiles transformed at a time: of all the images', or of a task
   int64_t m_floats = 0;     // sums of a task in the workspace, a slice a thread
 
@@ -82,6 +84,11 @@ class WinogradConv final : public Kernel {
     const float *x = args.in<float>(0), *residual = args.in<float>(3);
     float *y = args.out<float>(0), *v = args.workspace<float>();
     if (together) return chunk_by_chunk(worker, x, v + worker.index() * (v_floats() + m_floats), residual, y);
+    if (apart) {
+      v += worker.index() * (v_floats() + m_floats);
+      transform(x, v, 0, all_tiles());
+      return multiply(worker, x, v, v + v_floats(), residual, y, 0, all_tiles());
+    }
     for (int64_t first = 0; first < all_tiles(); first += batch_tiles) {
       const int64_t last = std::min(first + batch_tiles, all_tiles());
       if (first) worker.barrier();
@@ -103,6 +110,15 @@ class WinogradConv final : public Kernel {
   }
   const float* x_block(const float* x, int64_t image, int64_t block) const {
     return x + (image * blocks_of(problem.channels) + block) * problem.in_plane() * kBlock;
+  }
+
+  // All channels of tiles [first, last), on this thread.
+  void transform(const float* x, float* v, int64_t first, int64_t last) const {
+    each_image(first, last, [&](int64_t image, int64_t a, int64_t b) {
+      const int64_t at = image * shape.tiles_of_image() + a - first;
+      for (int64_t block = 0; block < blocks_of(problem.channels); ++block)
+        winograd().input(shape, x_block(x, image, block), a, b, v + at * v_row() + block * kBlock, v_step(), v_row());
+    });
   }
 
   void transform_inputs(Worker& worker, const float* x, float* v, int64_t first, int64_t last) const {
@@ -133,15 +149,11 @@ class WinogradConv final : public Kernel {
   }
 
   void chunk_by_chunk(Worker& worker, const float* x, float* v, const float* residual, float* y) const {
-    const int64_t chunks = ceil_div(all_tiles(), batch_tiles), blocks = blocks_of(problem.channels);
+    const int64_t chunks = ceil_div(all_tiles(), batch_tiles);
     worker.parallel_for(chunks, 1, [&](int64_t i, int64_t end) {
       for (; i < end; ++i) {
         const int64_t first = all_tiles() * i / chunks, last = all_tiles() * (i + 1) / chunks;
-        each_image(first, last, [&](int64_t image, int64_t a, int64_t b) {
-          const int64_t at = image * shape.tiles_of_image() + a - first;
-          for (int64_t block = 0; block < blocks; ++block)
-            winograd().input(shape, x_block(x, image, block), a, b, v + at * v_row() + block * kBlock, v_step(), v_row());
-        });
+        transform(x, v, first, last);
         for (int64_t p = 0; p < panels(); ++p) panel_of(p, x, v, v + v_floats(), residual, y, first, last);
       }
     });
@@ -165,7 +177,7 @@ class WinogradConv final : public Kernel {
       g.c = m + f * m_step;
       g.c_row = width;
       g.next_b = f + 1 < shape.frequencies() || p + 1 < panels() ? bp + matrix : nullptr;  // panels lie one after the other
-      if (!together && f + 1 < shape.frequencies()) fetch(ap + v_step(), tiles * v_row());
+      if (!together && !apart && f + 1 < shape.frequencies()) fetch(ap + v_step(), tiles * v_row());
       gemm().gemm(g);
     }
     for (int64_t block = panel_begin(p); block < panel_begin(p + 1); ++block)
@@ -290,16 +302,19 @@ void prepare_winograd_conv(PrepareContext& ctx, const ConvProblem& p, const Acti
   const int f = k->shape.frequencies();
   const int64_t tiles = k->all_tiles(), stays = kStayFloats / (f * k->v_row());
   k->together = stays >= kChunk / 2 && tiles >= 4 * kChunk;
+  k->apart = !k->together && ctx.threads() > 1 && k->panels() >= ctx.threads() && tiles * f * k->v_row() <= kApartFloats;
   if (k->together) {
     // As many tasks for each thread.
     const int64_t tasks = round_up(ceil_div(tiles, std::min(stays, kChunk)), 4);
     k->batch_tiles = ceil_div(tiles, tasks);
+  } else if (k->apart) {
+    k->batch_tiles = tiles;
   } else {
     const int64_t at_a_time = std::max<int64_t>(kInputFloats / (f * k->v_row()), 2 * kChunk);
     k->batch_tiles = ceil_div(tiles, ceil_div(tiles, at_a_time));
   }
   k->m_floats = f * (std::min(kChunk, k->batch_tiles) * std::min(kPanelBlocks, blocks_of(p.outputs)) * kBlock + kLinePad);
-  ctx.workspace(4 * (k->together ? ctx.threads() * (k->v_floats() + k->m_floats) : k->v_floats() + ctx.threads() * k->m_floats));
+  ctx.workspace(4 * (k->together || k->apart ? ctx.threads() * (k->v_floats() + k->m_floats) : k->v_floats() + ctx.threads() * k->m_floats));
   ctx.cost(p.flops() * f / (9.0 * tile * tile), 4.0 * (static_cast<double>(p.batch * (p.channels * p.in_plane() + p.outputs * p.out_plane())) +
                                                        static_cast<double>(f * p.channels * p.outputs)));
   if (ctx.has_input(3) && ctx.layout(3) == ctx.out_layout(0) && ctx.node.inputs[3] != ctx.node.inputs[0]) ctx.inplace(0, 3);

@@ -53,7 +53,7 @@ std::vector<float> run(const ConvProblem& problem, Isa isa, const std::vector<fl
       const GroupedPanel& panel = plan.registers[i];
       const int64_t channel = static_cast<int64_t>(i) * plan.lanes, block = channel / 16, rows = p.out[0] * p.out[1];
       const int64_t at = n * y_image + block * p.out_plane() * 16 + channel % 16;
-      const GroupedTask t{&xb[n * x_image], &packed[panel.w], plan.steps.data() + panel.step, panel.steps, &bias_padded[channel],
+      const GroupedTask t{&xb[n * x_image], &packed[panel.w], plan.steps.data() + panel.step, panel.steps, panel.uneven, &bias_padded[channel],
                           residual ? &rb[at] : nullptr, &yb[at], low, high, static_cast<int>(std::min<int64_t>(16, p.outputs - channel))};
       grouped_for(isa)->run(plan.grouped, t, 0, rows / 3);
       grouped_for(isa)->run(plan.grouped, t, rows / 3, rows);
@@ -169,6 +169,27 @@ TEST(conv_plain_rows) {
   ConvProblem p = plain(conv2d(3, 64, 9, 10, 7, 2, 3));
   p.in[0] = 5; p.kernel[0] = 3; p.pad[0] = 1; p.batch = 2;
   check(p, 3, true);
+}
+
+TEST(conv_small_groups_keep_infinities) {
+  for (int64_t of_group : {3, 5, 12, 20, 24})
+    for (int64_t k : {1, 3}) {
+      ConvProblem p = conv2d(3 * of_group, 3 * of_group, 6, 9, k, 1, k / 2, 3);
+      p.out[1] = 6; p.out[2] = 9;
+      const int64_t plane = 54, group = of_group * plane;
+      auto x = random_floats(3 * group);
+      const auto w = random_floats(3 * of_group * of_group * k * k), bias = random_floats(3 * of_group);
+      testing::for_each_isa([&](Isa isa) {
+        if (plan_conv(p, *conv_for(isa)).algorithm != ConvAlgorithm::kGrouped) return;  // in others, the operator sees to it
+        const auto expected = run(p, isa, x, w, bias, nullptr, -INFINITY, INFINITY, 0);
+        auto with = x;
+        with[3] = NAN;
+        with[group - 1] = INFINITY;
+        const auto y = run(p, isa, with, w, bias, nullptr, -INFINITY, INFINITY, 0);
+        CHECK(!std::isfinite(y[3]));
+        for (int64_t i = group; i < 3 * group; ++i) CHECK_EQ(y[i], expected[i]);
+      });
+    }
 }
 
 TEST(conv_direct_dilated_grouped) {

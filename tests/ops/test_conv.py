@@ -215,3 +215,30 @@ def test_infinite_weights_and_negative_zeros_are_the_same_on_any_team(constants)
         model, feeds, _ = one_node("Conv", [x, w, b], {"pads": [d] * 4, "dilations": [d, d]}, 22, constants=constants)
         results = [on_threads(model, feeds, threads).tobytes() for threads in (1, 2, 3, 4)]
         assert len(set(results)) == 1, seed
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_groups_keep_their_infinities(seed):
+    """Groups that share a block or a register: what one has reaches none of another's outputs."""
+    rng = np.random.default_rng(seed)
+    op = "ConvTranspose" if seed % 3 == 0 else "Conv"
+    group, kernel, stride = int(rng.integers(2, 6)), int(rng.choice([1, 3])), int(rng.choice([1, 2]))
+    channels, outputs = group * int(rng.choice([1, 5, 12, 20, 40, 90])), group * int(rng.choice([1, 3, 12, 20, 37]))
+    x, b = rand(2, channels, int(rng.integers(kernel, 14)), int(rng.integers(kernel, 30))), rand(outputs)
+    w = rand(*((channels, outputs // group) if op == "ConvTranspose" else (outputs, channels // group)), kernel, kernel)
+    for value in (np.nan, np.inf, -np.inf):
+        x[tuple(rng.integers(0, n) for n in x.shape)] = value
+    attrs = {"group": group, "strides": [stride, stride], "pads": [kernel // 2] * 4}
+    (want,) = onnxruntime_result(op, [x, w, b], attrs, 22)
+    residual = rand(*want.shape)
+    residual[0, -1] = np.inf
+    with np.errstate(invalid="ignore"):  # infinities of both signs meet
+        total = np.maximum(want + residual, 0)
+    atol = float(4e-6 * np.sqrt(channels // group * kernel * kernel + 1))
+    for constants in ((1, 2), ()):
+        for inputs, given, version, expected in (
+            ([x, w, b], attrs, (22, ""), want),
+            ([x, w, b, residual], {**attrs, "activation": "Relu"}, (1, "ai.tiercel"), total),
+        ):
+            model, feeds, _ = one_node(op, inputs, given, *version, constants=constants)
+            compare(on_threads(model, feeds, 2), expected, 64, atol)

@@ -18,7 +18,7 @@ struct GroupedShape {
 
 struct GroupedStep {
   int64_t x;         // where the register of inputs begins, in floats of an image's first pixel
-  int32_t lane[16];  // the lane of it that each output lane reads
+  int32_t lane[16];  // the lane of it that each output lane reads; -1: none, which counts as zero
 };
 
 struct GroupedTask {
@@ -26,6 +26,7 @@ struct GroupedTask {
   const float* w;            // [kernel depth][kernel height][steps][kernel width][lanes]
   const GroupedStep* step;
   int steps;
+  bool uneven;               // does a lane of a step read none?
   const float* bias;         // of the register, as are the following: never null
   const float* residual;     // as y, or null; may be y
   float* y;                  // pixels are 16 floats apart

@@ -20,7 +20,7 @@ struct Row {                     // one output row
 
 // Columns [j, j + R) of a row. K and S: kernel width and stride with dilation 1, or 0: any. Each input is permuted once a kernel row and
 // step, and used for all the columns it reaches.
-template <int R, int K, int S, bool kBorder>
+template <int R, int K, int S, bool kBorder, bool kUneven>
 void tile(const GroupedShape& s, const GroupedTask& t, const Row& row, int64_t j, int64_t y_at) {
   F acc[R];
   const F bias = load(t.bias);
@@ -36,11 +36,13 @@ void tile(const GroupedShape& s, const GroupedTask& t, const Row& row, int64_t j
       for (int i = 0; i < t.steps; ++i, w += w_step) {
         const float* const x = pixel + t.step[i].x;
         const I lane = iload(t.step[i].lane);
+        [[maybe_unused]] const M reads = igt(lane, iset1(-1));
+        const I from = kUneven ? lane & iset1(kLanes - 1) : lane;
         auto at = [&](int64_t c) __attribute__((always_inline)) {  // c columns right of w0
-          if constexpr (kBorder)
-            return permute(load(static_cast<uint64_t>(w0 + c) < static_cast<uint64_t>(width) ? x + c * kBlock : kZeros), lane);
-          else
-            return permute(load(x + c * kBlock), lane);
+          const float* const pixel = !kBorder || static_cast<uint64_t>(w0 + c) < static_cast<uint64_t>(width) ? x + c * kBlock : kZeros;
+          const F v = permute(load(pixel), from);
+          if constexpr (kUneven) return select(reads, v, zero());
+          else return v;
         };
         if constexpr (K > 0) {
           F wk[K];
@@ -75,10 +77,10 @@ void tile(const GroupedShape& s, const GroupedTask& t, const Row& row, int64_t j
 }
 
 using TileFn = void (*)(const GroupedShape&, const GroupedTask&, const Row&, int64_t, int64_t);
-struct TileFns { TileFn f[2]; };  // [border]
+struct TileFns { TileFn f[2][2]; };  // [uneven][border]
 template <int R, int K, int S> constexpr TileFns tile_fns() {
   if constexpr (R <= kColumns)
-    return {{&tile<R, K, S, false>, &tile<R, K, S, true>}};
+    return {{{&tile<R, K, S, false, false>, &tile<R, K, S, true, false>}, {&tile<R, K, S, false, true>, &tile<R, K, S, true, true>}}};
   else
     return {};
 }
@@ -110,7 +112,7 @@ void run(const GroupedShape& s, const GroupedTask& t, int64_t begin, int64_t end
     for (int64_t q = 0; q < tiles; ++q) {
       const int n = static_cast<int>(columns + (q < longer));
       const int64_t first = j * s.stride[2] + s.origin[2], last = first + (n - 1) * s.stride[2] + reach;
-      fns[n - 1].f[first < 0 || last >= s.in[2]](s, t, row, j, (i * s.out[2] + j) * kBlock);
+      fns[n - 1].f[t.uneven][first < 0 || last >= s.in[2]](s, t, row, j, (i * s.out[2] + j) * kBlock);
       j += n;
     }
   }

@@ -22,6 +22,8 @@ Range reads(const ConvProblem& p, int64_t first, int64_t last) {
   return {first / out_group * in_group, (last / out_group + 1) * in_group};
 }
 
+bool whole_blocks(const ConvProblem& p) { return p.channels / p.groups % kConvBlock == 0 && p.outputs / p.groups % kConvBlock == 0; }
+
 // Output blocks that read the same input blocks share panels of about equal width.
 void make_panels(const ConvProblem& p, const ConvKernels& kernels, ConvPhase& phase, int64_t& packed) {
   const int64_t blocks = ceil_div(p.outputs, kConvBlock), width = p.x_plain ? 1 : kConvBlock;
@@ -45,6 +47,7 @@ void make_panels(const ConvProblem& p, const ConvKernels& kernels, ConvPhase& ph
       panel.blocks = static_cast<int>(range.end - range.begin);
       panel.last = p.x_plain ? 1 : static_cast<int>(ceil_div(c.end - (range.end - 1) * width, 4) * 4);
       panel.tail = static_cast<int>(std::min<int64_t>(kConvBlock, p.outputs - (at + n - 1) * kConvBlock));
+      panel.shared = p.groups > 1 && !whole_blocks(p);
       const int64_t channels = p.x_plain ? panel.blocks : (panel.blocks - 1) * kConvBlock + panel.last;
       packed += channels * phase.shape.taps * n * kConvBlock;
       phase.panels.push_back(panel);

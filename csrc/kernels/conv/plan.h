@@ -33,6 +33,7 @@ struct ConvPanel {
   int x_block;     // its first input block, how many it reads, and how many channels of the last one
   int blocks, last;
   int tail;        // channels of its last output block that exist
+  bool shared;     // groups share a block, with zeros for each other's weights: one's infinities make NaN of another
 };
 
 // An ordinary convolution is one phase; a transposed one is stride[0] * stride[1] * stride[2] convolutions of stride 1, each of
@@ -51,6 +52,7 @@ struct GroupedPanel {
   int64_t w;        // where its packed weights begin, in floats
   size_t step;      // its first step, and how many
   int steps;
+  bool uneven;      // an output lane of a step reads none, as groups have unequal parts of a register
 };
 
 struct ConvPlan {

@@ -36,11 +36,15 @@ bool plan_grouped(ConvPlan& plan, int lanes) {
   if (p.transposed || p.x_plain || p.groups == 1 || p.channels / p.groups > kMostChannels) return false;
   int64_t packed = 0;
   for (int64_t first = 0; first < (p.outputs + kConvBlock - 1) / kConvBlock * kConvBlock; first += lanes) {
-    GroupedPanel panel{packed, plan.steps.size(), 0};
+    GroupedPanel panel{packed, plan.steps.size(), 0, false};
     each_step(p, lanes, first, [&](int64_t q, const int64_t* channel) {
       GroupedStep step{};
       step.x = (q * lanes / kConvBlock * p.in_plane() * kConvBlock) + q * lanes % kConvBlock;
-      for (int l = 0; l < lanes; ++l) step.lane[l] = channel[l] < 0 ? 0 : static_cast<int32_t>(channel[l] - q * lanes);
+      for (int l = 0; l < lanes; ++l) {
+        const bool exists = first + l < p.outputs, reads = channel[l] >= 0;
+        step.lane[l] = reads ? static_cast<int32_t>(channel[l] - q * lanes) : exists ? -1 : 0;
+        panel.uneven |= exists && !reads;
+      }
       plan.steps.push_back(step);
     });
     panel.steps = static_cast<int>(plan.steps.size() - panel.step);
