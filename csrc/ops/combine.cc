@@ -26,6 +26,7 @@ class CombineKernel final : public Kernel {
       const Convert load(ctx.dtype(i), reads[i]);
       if (load) loops_.load_as(i, load, element_bytes(reads[i])), whole = false;
     }
+    cut_ = ElementCut(out_shape_, layout, c.flops <= 4 ? 32768 : 8192);
     store_ = Convert(c.result, ctx.out_dtype(0));
     out_bytes_ = element_bytes(ctx.out_dtype(0));
     most_ = whole && !store_ && loops_.direct(c.pairs, c.pairs) ? std::numeric_limits<int64_t>::max() : kTile;
@@ -42,7 +43,7 @@ class CombineKernel final : public Kernel {
     operands_.lay_out(args, worker);
     const void* const base[2] = {operands_.base(args, 0), operands_.base(args, 1)};
     char* const y = args.out<char>(0);
-    worker.parallel_for(loops_.count(), c_.flops <= 4 ? 32768 : 8192, [&](int64_t begin, int64_t end) {
+    cut_.run(worker, [&](int64_t begin, int64_t end) {
       TileBuffer a, b, result;
       loops_.for_tiles(begin, end, most_, [&](const Loops::Tile& t) {
         void* const to = store_ ? static_cast<void*>(result.data) : y + t.begin * out_bytes_;
@@ -79,6 +80,7 @@ class CombineKernel final : public Kernel {
   int64_t most_ = kTile;
   bool clear_ = false;
   Operands operands_;
+  ElementCut cut_;
 };
 
 }  // namespace

@@ -75,6 +75,17 @@ void pad_channels(const float* x, float* y, int64_t rows, int64_t channels, floa
   }
 }
 
+ElementCut::ElementCut(const Shape& shape, Layout layout, int64_t grain) : count_(storage_count(shape, layout)), grain_(grain) {
+  constexpr int64_t kPixels = 512;  // smaller images are cut by panels of channels more often
+  if (layout != Layout::kBlocked) return;
+  images_ = shape[0];
+  blocks_ = ceil_div(shape[1], kChannelBlock);
+  pixels_ = shape.count(2, shape.rank());
+  if (blocks_ == 1 || pixels_ < kPixels || images_ == 0) return;
+  chunks_ = ceil_div(count_ / images_, grain);
+  if (chunks_ > 1) chunks_ += chunks_ % 2;  // as many for each of two threads
+}
+
 void clear_padding(float* y, const Shape& shape, int64_t begin, int64_t end) {
   const int tail = static_cast<int>(shape[1] % kChannelBlock);
   if (tail == 0 || begin >= end) return;

@@ -177,7 +177,29 @@ template <class F> void carry_ints(InferContext& ctx, F f) {
 DType compute_dtype(DType t);
 int element_bytes(DType t);  // whole bytes; 0 for strings and sub-byte types
 
-// A kernel out of `f(args, begin, end)` on chunks of [0, count), with its cost and the grain that goes with it.
+// How a team shares the elements of a result: as they lie, `grain` at a time, or, of large blocked images, by pixels through all channels. Convolutions
+// are cut by pixels, too: so a thread reads from its own caches what it wrote.
+class ElementCut {
+ public:
+  ElementCut() = default;
+  ElementCut(const Shape& shape, Layout layout, int64_t grain);
+  template <class F> void run(Worker& worker, F&& f) const {  // f(begin, end)
+    if (!chunks_) return worker.parallel_for(count_, grain_, f);
+    worker.parallel_for(images_ * chunks_, 1, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) {
+        const int64_t c = i % chunks_, first = pixels_ * c / chunks_ * kChannelBlock, last = pixels_ * (c + 1) / chunks_ * kChannelBlock;
+        for (int64_t plane = i / chunks_ * blocks_, after = plane + blocks_; plane < after; ++plane)
+          f(plane * pixels_ * kChannelBlock + first, plane * pixels_ * kChannelBlock + last);
+      }
+    });
+  }
+
+ private:
+  int64_t count_ = 0, grain_ = 1;
+  int64_t chunks_ = 0, images_ = 0, blocks_ = 0, pixels_ = 0;  // chunks_: of an image; 0: as the elements lie
+};
+
+// A kernel out of `f(args, begin, end)` on chunks of the `count` elements of output 0, with its cost and the grain that goes with it.
 // flops: an element's. Bytes: of all inputs and outputs.
 template <class F> void run_elementwise(PrepareContext& ctx, int64_t count, double flops, F f) {
   double bytes = 0;
@@ -187,8 +209,8 @@ template <class F> void run_elementwise(PrepareContext& ctx, int64_t count, doub
     if (ctx.has_output(i)) bytes += static_cast<double>(bytes_of(ctx.out_dtype(i), storage_count(ctx.out_shape(i), ctx.out_layout(i))));
   ctx.cost(flops * static_cast<double>(count), bytes);
   const int64_t grain = flops <= 4 ? 32768 : flops <= 16 ? 16384 : 8192;
-  ctx.run([count, grain, f = std::move(f)](const Args& args, Worker& worker) {
-    worker.parallel_for(count, grain, [&](int64_t begin, int64_t end) { f(args, begin, end); });
+  ctx.run([cut = ElementCut(ctx.out_shape(0), ctx.out_layout(0), grain), f = std::move(f)](const Args& args, Worker& worker) {
+    cut.run(worker, [&](int64_t begin, int64_t end) { f(args, begin, end); });
   });
 }
 

@@ -64,7 +64,7 @@ class ChainKernel final : public Kernel {
     for (const PointwiseStep& s : steps) flops += s.flops();
     for (int i = 0; i < inputs_; ++i) bytes += 4.0 * static_cast<double>(storage_count(ctx.shape(i), ctx.layout(i)));
     ctx.cost(flops * static_cast<double>(loops_.count()), bytes);
-    grain_ = flops <= 16 ? 32 * kTile : flops <= 64 ? 16 * kTile : 8 * kTile;
+    cut_ = ElementCut(out_shape_, layout, flops <= 16 ? 32 * kTile : flops <= 64 ? 16 * kTile : 8 * kTile);
     scratch_offset_ = round_up(operands_.scratch_bytes(), kAlignment);
     ctx.workspace(scratch_offset_ + ctx.threads() * buffers_ * static_cast<int64_t>(sizeof(TileBuffer)));
   }
@@ -72,7 +72,7 @@ class ChainKernel final : public Kernel {
   void run(const Args& args, Worker& worker) const override {
     operands_.lay_out(args, worker);
     TileBuffer* const buffers = reinterpret_cast<TileBuffer*>(args.workspace<char>() + scratch_offset_) + worker.index() * buffers_;
-    worker.parallel_for(loops_.count(), grain_, [&](int64_t begin, int64_t end) {
+    cut_.run(worker, [&](int64_t begin, int64_t end) {
       for (int i = 0; i < buffers_; ++i) buffers[i].filled_for = -1;
       loops_.for_tiles(begin, end, kTile, [&](const Loops::Tile& tile) { run_tile(args, tile, buffers); });
       if (clear_) clear_padding(args.out<float>(0), out_shape_, begin, end);
@@ -163,7 +163,8 @@ class ChainKernel final : public Kernel {
   Operands operands_;
   std::vector<Step> steps_;
   bool clear_ = false;
-  int64_t grain_ = 0, scratch_offset_ = 0;
+  int64_t scratch_offset_ = 0;
+  ElementCut cut_;
 };
 
 // ---- Operator --------------------------------------------------------------------------------------------------------

@@ -76,14 +76,16 @@ void prepare_f32(PrepareContext& ctx, const Window& w, const reference::PoolOpti
   const int64_t rows = s.out[0] * s.out[1], in_plane = s.in[0] * s.in[1] * s.in[2], out_plane = rows * s.out[2];
   const int64_t width = blocked ? kChannelBlock : 1, blocks = ceil_div(x[1], width), planes = x[0] * blocks;
   const double work = static_cast<double>(out_plane * width) * static_cast<double>(w.taps());  // of a plane
-  const int64_t parts = std::clamp<int64_t>(ceil_div(8, planes), 1, rows);
+  const int64_t parts = std::clamp<int64_t>(std::max(ceil_div(8, planes), blocked ? std::min<int64_t>(2, rows / 8) : 1), 1, rows);
   const auto grain = static_cast<int64_t>(std::clamp(1e5 * static_cast<double>(parts) / work, 1.0, static_cast<double>(planes * parts)));
   ctx.workspace(blocked ? 0 : ctx.threads() * round_up(s.in[2], 16) * 4);
   ctx.cost(work * static_cast<double>(planes), 4.0 * static_cast<double>((in_plane + out_plane) * width * planes));
   ctx.run([=, channels = x[1]](const Args& args, Worker& worker) {
     worker.parallel_for(planes * parts, grain, [&](int64_t i, int64_t last) {
       for (; i < last; ++i) {
-        const int64_t plane = i / parts, begin = rows * (i % parts) / parts, end = rows * (i % parts + 1) / parts;
+        // By rows first, as convolutions are cut.
+        const int64_t plane = i / (blocks * parts) * blocks + i % blocks, part = i / blocks % parts;
+        const int64_t begin = rows * part / parts, end = rows * (part + 1) / parts;
         const float* const from = args.in<float>(0) + plane * in_plane * width;
         float* const to = args.out<float>(0) + plane * out_plane * width;
         if (blocked) {

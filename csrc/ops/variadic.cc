@@ -58,6 +58,7 @@ class VariadicKernel final : public Kernel {
     clear_ = layout == Layout::kBlocked && plain;
     bytes_ = element_bytes(t);
     loops_ = Loops(storage_shape(out_shape_, layout), shapes, std::vector<int>(shapes.size(), bytes_));
+    cut_ = ElementCut(out_shape_, layout, 16384);
     store_ = Convert(compute, t);
     if (const Convert load(t, compute); load)
       for (int i = 0; i < inputs_; ++i) loops_.load_as(i, load, element_bytes(compute));
@@ -72,7 +73,7 @@ class VariadicKernel final : public Kernel {
 
   void run(const Args& args, Worker& worker) const override {
     operands_.lay_out(args, worker);
-    worker.parallel_for(loops_.count(), 16384, [&](int64_t begin, int64_t end) {
+    cut_.run(worker, [&](int64_t begin, int64_t end) {
       TileBuffer a, b, result;
       loops_.for_tiles(begin, end, kTile, [&](const Loops::Tile& tile) {
         char* const y = args.out<char>(0) + tile.begin * bytes_;
@@ -92,6 +93,7 @@ class VariadicKernel final : public Kernel {
  private:
   int inputs_, bytes_ = 0;
   bool mean_, clear_ = false;
+  ElementCut cut_;
   Shape out_shape_;
   Loops loops_;
   Operands operands_;

@@ -6,18 +6,18 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr float kLog2e = 1.44269504f;
+constexpr float kHugeScore = 1e30f;  // times c
 
-// 2^t for t <= 0 to 2 ulp, 1 for 0; below 2^-126 it may be zero. NaN stays.
+// 2^t for t <= 0, or above it by no more than roundings, to 2 ulp; below 2^-126 it may be zero. NaN stays.
 inline F exp2_negative(F t) {
-  const F magic = set1(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
 #if defined(TIERCEL_ISA_AVX512)
-  t = max(set1(-160.0f), t);
-#endif
+  // The fraction, the power of the floor: two instructions. Both take infinities, of which the fraction is zero.
+  const F r{_mm512_reduce_ps(t.v, 1)};
+  return {_mm512_scalef_ps(horner(r, 1.0f, 0x1.62e4bap-1f, 0x1.ebdb56p-3f, 0x1.c91ce6p-5f, 0x1.277856p-7f, 0x1.e974fap-10f).v, t.v)};
+#else
+  const F magic = set1(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const F z = t + magic, n = z - magic, r = t - n;
   const F p = horner(r, 1.0f, 0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b752p-5f, 0x1.3cea88p-7f, 0x1.5bba14p-10f);
-#if defined(TIERCEL_ISA_AVX512)
-  return {_mm512_scalef_ps(p.v, n.v)};
-#else
   const F y = select(ge(t, set1(-126.0f)), from_bits(bits(p) + shl<23>(bits(z))), zero());
   return select(is_nan(t), t, y);
 #endif
@@ -65,26 +65,28 @@ float largest(const float* s, int64_t n) {
   return hmax(max(m0, m1));
 }
 
-// s_j = 2^(c (s_j - most)); gives their sum.
-inline float exponentials(float* s, int64_t n, float c, float most) {
-  const F m = set1(most), a = set1(c);
+// s_j = 2^(c (s_j - most)); gives their sum. The product c most may overflow where kHuge; elsewhere one operation gives the exponent, and
+// the rounding of c most is a factor that all weights of a row share.
+template <bool kHuge> inline float exponentials(float* s, int64_t n, float c, float most) {
+  const F m = set1(kHuge ? most : -(c * most)), a = set1(c);
+  const auto weight = [&](F x) { return exp2_negative(kHuge ? (x - m) * a : fma(x, a, m)); };
   F sum0 = zero(), sum1 = zero();
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
-    const F e0 = exp2_negative((load(s + j) - m) * a), e1 = exp2_negative((load(s + j + kLanes) - m) * a);
+    const F e0 = weight(load(s + j)), e1 = weight(load(s + j + kLanes));
     store(s + j, e0);
     store(s + j + kLanes, e1);
     sum0 = sum0 + e0;
     sum1 = sum1 + e1;
   }
   if (j + kLanes <= n) {
-    const F e = exp2_negative((load(s + j) - m) * a);
+    const F e = weight(load(s + j));
     store(s + j, e);
     sum0 = sum0 + e;
     j += kLanes;
   }
   if (j < n) {
-    const F e = exp2_negative((load(s + j, n - j, set1(-__builtin_inff())) - m) * a);
+    const F e = weight(load(s + j, n - j, set1(-__builtin_inff())));
     store(s + j, e, n - j);
     sum1 = sum1 + e;
   }
@@ -111,12 +113,17 @@ bool weights(const AttentionBlock& b) {
       const M same = eq(now, before);
       store(b.most + begin + i, now, n);
       store(most + i, select(eq(now, set1(-__builtin_inff())), zero(), now), n);
-      store(b.factor + begin + i, select(same, set1(1.0f), exp2_negative((before - now) * set1(c))), n);
+      const F a = set1(c), huge = set1(kHugeScore);
+      const M large = gt(abs(now * a), huge) | (gt(abs(before * a), huge) & gt(before, set1(-__builtin_inff())));
+      const F power = select(large, (before - now) * a, before * a - now * a);  // rounded as the weights' are
+      store(b.factor + begin + i, select(same, set1(1.0f), exp2_negative(power)), n);
       changed |= !all(same);
     }
     for (int64_t i = 0; i < rows; ++i) {
       float* const sum = b.sum + begin + i;
-      *sum = *sum * b.factor[begin + i] + exponentials(b.scores + (begin + i) * b.row, b.keys, c, most[i]);
+      float* const scores = b.scores + (begin + i) * b.row;
+      const bool huge = !(__builtin_fabsf(c * most[i]) <= kHugeScore);
+      *sum = *sum * b.factor[begin + i] + (huge ? exponentials<true> : exponentials<false>)(scores, b.keys, c, most[i]);
     }
   }
   return changed;
