@@ -26,7 +26,7 @@ class CombineKernel final : public Kernel {
       const Convert load(ctx.dtype(i), reads[i]);
       if (load) loops_.load_as(i, load, element_bytes(reads[i])), whole = false;
     }
-    cut_ = ElementCut(out_shape_, layout, c.flops <= 4 ? 32768 : 8192);
+    cut_ = ElementCut(ctx, c.flops <= 4 ? 32768 : 8192);
     store_ = Convert(c.result, ctx.out_dtype(0));
     out_bytes_ = element_bytes(ctx.out_dtype(0));
     most_ = whole && !store_ && loops_.direct(c.pairs, c.pairs) ? std::numeric_limits<int64_t>::max() : kTile;

@@ -75,9 +75,12 @@ void pad_channels(const float* x, float* y, int64_t rows, int64_t channels, floa
   }
 }
 
-ElementCut::ElementCut(const Shape& shape, Layout layout, int64_t grain) : count_(storage_count(shape, layout)), grain_(grain) {
+ElementCut::ElementCut(const PrepareContext& ctx, int64_t grain) : count_(storage_count(ctx.out_shape(0), ctx.out_layout(0))), grain_(grain) {
   constexpr int64_t kPixels = 512;  // smaller images are cut by panels of channels more often
-  if (layout != Layout::kBlocked) return;
+  if (ctx.out_layout(0) != Layout::kBlocked) return;
+  const Shape& shape = ctx.out_shape(0);
+  for (int i = 0; i < ctx.num_inputs(); ++i)
+    if (ctx.has_input(i) && !ctx.constant(i) && ctx.shape(i).count() > 1 && ctx.shape(i).count() < shape.count()) return;
   images_ = shape[0];
   blocks_ = ceil_div(shape[1], kChannelBlock);
   pixels_ = shape.count(2, shape.rank());

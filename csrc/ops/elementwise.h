@@ -178,11 +178,12 @@ DType compute_dtype(DType t);
 int element_bytes(DType t);  // whole bytes; 0 for strings and sub-byte types
 
 // How a team shares the elements of a result: as they lie, `grain` at a time, or, of large blocked images, by pixels through all channels. Convolutions
-// are cut by pixels, too: so a thread reads from its own caches what it wrote.
+// are cut by pixels, too: so a thread reads from its own caches what it wrote. But where an operand has one value a channel that was computed
+// (squeeze-and-excitation), the channels' means were taken of the image, and threads have read it as it lies.
 class ElementCut {
  public:
   ElementCut() = default;
-  ElementCut(const Shape& shape, Layout layout, int64_t grain);
+  ElementCut(const PrepareContext& ctx, int64_t grain);  // of output 0
   template <class F> void run(Worker& worker, F&& f) const {  // f(begin, end)
     if (!chunks_) return worker.parallel_for(count_, grain_, f);
     worker.parallel_for(images_ * chunks_, 1, [&](int64_t i, int64_t end) {
@@ -209,7 +210,7 @@ template <class F> void run_elementwise(PrepareContext& ctx, int64_t count, doub
     if (ctx.has_output(i)) bytes += static_cast<double>(bytes_of(ctx.out_dtype(i), storage_count(ctx.out_shape(i), ctx.out_layout(i))));
   ctx.cost(flops * static_cast<double>(count), bytes);
   const int64_t grain = flops <= 4 ? 32768 : flops <= 16 ? 16384 : 8192;
-  ctx.run([cut = ElementCut(ctx.out_shape(0), ctx.out_layout(0), grain), f = std::move(f)](const Args& args, Worker& worker) {
+  ctx.run([cut = ElementCut(ctx, grain), f = std::move(f)](const Args& args, Worker& worker) {
     cut.run(worker, [&](int64_t begin, int64_t end) { f(args, begin, end); });
   });
 }

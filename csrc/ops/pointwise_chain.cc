@@ -64,7 +64,7 @@ class ChainKernel final : public Kernel {
     for (const PointwiseStep& s : steps) flops += s.flops();
     for (int i = 0; i < inputs_; ++i) bytes += 4.0 * static_cast<double>(storage_count(ctx.shape(i), ctx.layout(i)));
     ctx.cost(flops * static_cast<double>(loops_.count()), bytes);
-    cut_ = ElementCut(out_shape_, layout, flops <= 16 ? 32 * kTile : flops <= 64 ? 16 * kTile : 8 * kTile);
+    cut_ = ElementCut(ctx, flops <= 16 ? 32 * kTile : flops <= 64 ? 16 * kTile : 8 * kTile);
     scratch_offset_ = round_up(operands_.scratch_bytes(), kAlignment);
     ctx.workspace(scratch_offset_ + ctx.threads() * buffers_ * static_cast<int64_t>(sizeof(TileBuffer)));
   }

@@ -58,7 +58,7 @@ class VariadicKernel final : public Kernel {
     clear_ = layout == Layout::kBlocked && plain;
     bytes_ = element_bytes(t);
     loops_ = Loops(storage_shape(out_shape_, layout), shapes, std::vector<int>(shapes.size(), bytes_));
-    cut_ = ElementCut(out_shape_, layout, 16384);
+    cut_ = ElementCut(ctx, 16384);
     store_ = Convert(compute, t);
     if (const Convert load(t, compute); load)
       for (int i = 0; i < inputs_; ++i) loops_.load_as(i, load, element_bytes(compute));
