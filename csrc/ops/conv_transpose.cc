@@ -8,6 +8,7 @@
 #include "ops/conv_gemm.h"
 #include "ops/conv_run.h"
 #include "ops/grad.h"
+#include "ops/overlap_add.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 
@@ -192,6 +193,9 @@ void prepare(PrepareContext& ctx) {
       std::swap(forward.in, forward.out);
       if (conv_suits_gemm(ctx, forward)) return prepare_gemm_conv_grad(ctx, forward);
     }
+    if (ctx.constant(1) && !ctx.has_input(3) && ctx.out_layout(0) == Layout::kPlain && p.in_plane() > 0 &&
+        suits_overlap_add(p.channels, p.outputs, p.taps(), p.groups, window.rank))
+      return prepare_overlap_add(ctx, p, is_grad(ctx.node) ? Activation{} : activation_of(ctx.node));
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), key);
       if (ctx.constant(1) && fixed) ctx.drops(1);  // else the pads, and so the packing, follow the input's shape

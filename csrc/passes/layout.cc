@@ -7,6 +7,7 @@
 
 #include "kernels/conv/plan.h"
 #include "kernels/reorder/reorder.h"
+#include "ops/overlap_add.h"
 #include "ops/registry.h"
 #include "passes/match.h"
 
@@ -180,6 +181,13 @@ constexpr Rule kRules[] = {
 bool is_conv(const Node& n) {
   return (n.op_type == "Conv" || n.op_type == "ConvTranspose") && (n.domain.empty() || n.domain == kTiercelDomain);
 }
+// Transposed convolutions that read either layout and give a plain result.
+bool gives_plain(const Node& n) {
+  if (!is_conv(n) || n.op_type != "ConvTranspose" || n.input(3)) return false;
+  const Value *x = n.inputs[0], *w = n.inputs[1];
+  return match::is_f32(x) && w->is_constant() && match::rank(w) >= 3 && match::rank(w) <= 4 &&
+         suits_overlap_add(w->type.shape[0], w->type.shape[1], w->type.shape.count(2, w->type.shape.rank()), n.attr_int("group", 1), match::rank(w) - 2);
+}
 // Operators that read shapes alone see through layouts.
 bool sees_through(const Node& n) { return n.domain.empty() && (n.op_type == "Shape" || n.op_type == "Size"); }
 
@@ -238,6 +246,13 @@ class Rewrite {
 
  private:
   void visit(Node& n) {
+    if (gives_plain(n)) {
+      if (!blocked(n.inputs[0])) return;
+      n.domain = kTiercelDomain;
+      n.opset = 1;
+      n.set("layout", std::string("plain"));
+      return;
+    }
     const Form form = blocked_form(n);
     if (!form) {
       if (sees_through(n)) return;
