@@ -2,6 +2,8 @@
 #include <bit>
 #include <memory>
 
+#include "kernels/reduce/reduce.h"
+
 #include "ops/grad.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
@@ -91,16 +93,49 @@ template <class Entry, class Get> void best_of(Entry* all, int64_t n, int64_t k,
   std::sort(all, all + k);
 }
 
+constexpr int64_t kFew = 512;
+
+// The same of n floats that lie together, where k is small: nearly all are beaten by the k best so far, which one comparison of a register tells.
+// False: they come in an order that takes too long, such as a rising one.
+bool few_of(Narrow* best, const float* x, int64_t n, int64_t k, bool largest) {
+  constexpr int64_t kMost = 1024;
+  const auto entry = [&](int64_t i) {
+    const uint32_t key = order(x[i]);
+    return Narrow(largest ? ~key : key, i);
+  };
+  int64_t moves = 8 * n;
+  const auto insert = [&](int64_t count, Narrow e) {  // among `count` sorted ones
+    int64_t j = count;
+    for (; j > 0 && e < best[j - 1]; --j) best[j] = best[j - 1];
+    best[j] = e;
+    moves -= count - j;
+  };
+  for (int64_t i = 0; i < k; ++i) insert(i, entry(i));
+  int32_t at[kMost];
+  for (int64_t i = k, chunk = 64; i < n; i += chunk, chunk = std::min(2 * chunk, kMost)) {
+    chunk = std::min(chunk, n - i);
+    if (moves < 0) return false;
+    const int64_t count = reduce().beyond(x + i, chunk, x[best[k - 1].index()], largest, at);
+    for (int64_t c = 0; c < count; ++c)
+      if (const Narrow e = entry(i + at[c]); e < best[k - 1]) insert(k - 1, e);
+  }
+  return true;
+}
+
 template <class T, class Entry> void run(const T* x, const AxisView& v, int64_t k, bool largest, T* values, int64_t* indices, Worker& w) {
   if (!k) return;
   w.parallel_for(v.outer * v.inner, grain_for(v.n, 4096), [&](int64_t b, int64_t e) {
     const std::unique_ptr<Entry[]> entries(new Entry[static_cast<size_t>(v.n)]);
     for (int64_t i = b; i < e; ++i) {
       const int64_t from = i / v.inner * v.n * v.inner + i % v.inner, to = i / v.inner * k * v.inner + i % v.inner;
-      best_of(entries.get(), v.n, k, [&](int64_t j) {
-        const auto key = order(x[from + j * v.inner]);
-        return Entry(largest ? static_cast<decltype(key)>(~key) : key, j);
-      });
+      bool done = false;
+      if constexpr (std::is_same_v<T, float> && std::is_same_v<Entry, Narrow>)
+        done = v.inner == 1 && k <= kFew && v.n >= 4 * k && few_of(entries.get(), x + from, v.n, k, largest);
+      if (!done)
+        best_of(entries.get(), v.n, k, [&](int64_t j) {
+          const auto key = order(x[from + j * v.inner]);
+          return Entry(largest ? static_cast<decltype(key)>(~key) : key, j);
+        });
       for (int64_t j = 0; j < k; ++j) {
         const int64_t at = entries[static_cast<size_t>(j)].index();
         if (values) values[to + j * v.inner] = x[from + at * v.inner];

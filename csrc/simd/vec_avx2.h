@@ -52,6 +52,7 @@ inline F select(M m, F a, F b) { return {_mm256_blendv_ps(b.v, a.v, m.v)}; }
 inline M operator&(M a, M b) { return {_mm256_and_ps(a.v, b.v)}; }
 inline M operator|(M a, M b) { return {_mm256_or_ps(a.v, b.v)}; }
 inline M operator~(M a) { return {_mm256_xor_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))}; }
+inline uint32_t lanes_of(M m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.v)); }
 inline bool any(M m) { return _mm256_movemask_ps(m.v) != 0; }
 inline bool all(M m) { return _mm256_movemask_ps(m.v) == 0xff; }
 

@@ -47,6 +47,7 @@ inline F select(M m, F a, F b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
 inline M operator&(M a, M b) { return {static_cast<__mmask16>(a.v & b.v)}; }
 inline M operator|(M a, M b) { return {static_cast<__mmask16>(a.v | b.v)}; }
 inline M operator~(M a) { return {static_cast<__mmask16>(~a.v)}; }
+inline uint32_t lanes_of(M m) { return m.v; }
 inline bool any(M m) { return m.v != 0; }
 inline bool all(M m) { return m.v == 0xffff; }
 

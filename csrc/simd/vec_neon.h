@@ -54,6 +54,7 @@ inline F trunc(F a) { return {(float4)vrndq_f32((float32x4_t)a.v)}; }
 inline M operator&(M a, M b) { return {a.v & b.v}; }
 inline M operator|(M a, M b) { return {a.v | b.v}; }
 inline M operator~(M a) { return {~a.v}; }
+inline uint32_t lanes_of(M m) { return (m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8); }
 inline bool any(M m) { return (m.v[0] | m.v[1] | m.v[2] | m.v[3]) != 0; }
 inline bool all(M m) { return (m.v[0] & m.v[1] & m.v[2] & m.v[3]) != 0; }
 

@@ -80,6 +80,25 @@ TEST(reduce_long_sums_stay_accurate) {
   });
 }
 
+TEST(beyond) {
+  for_each_isa([](Isa isa) {
+    for (int64_t n : kLengths)
+      for (int special = 0; special < 4; ++special)
+        for (float limit : {-0.5f, 0.0f, 1.0f, INFINITY, -INFINITY, NAN})
+          for (bool above : {false, true}) {
+            auto x = data(static_cast<size_t>(n), special);
+            for (float& v : x) v = std::round(4 * v) / 4;
+            std::vector<int32_t> at(static_cast<size_t>(n) + 1, -1);
+            const int64_t count = reduce_for(isa)->beyond(x.data(), n, limit, above, at.data());
+            int64_t expected = 0;
+            for (int64_t i = 0; i < n; ++i)
+              if (above ? !(x[i] <= limit) : !(x[i] >= limit)) CHECK_EQ(at[expected++], i);
+            CHECK_EQ(count, expected);
+            CHECK_EQ(at[static_cast<size_t>(n)], -1);
+          }
+  });
+}
+
 TEST(arg_reduce) {
   for_each_isa([](Isa isa) {
     const auto& k = *reduce_for(isa);

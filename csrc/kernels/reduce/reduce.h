@@ -31,6 +31,8 @@ struct ReduceKernels {
   void (*arg_rows[2])(const float* x, int64_t rows, int64_t stride, int64_t n, bool last, int64_t* y);  // [0] max, [1] min
   // y[c] = index r < rows of the largest (smallest) x[r * stride + c]. 0 < rows < 2^31.
   void (*arg_columns[2])(const float* x, int64_t rows, int64_t stride, int64_t cols, bool last, int64_t* y);
+  // Writes the indices i < n, rising, with !(x[i] <= limit), or !(x[i] >= limit) unless `above`, to at (room for n). Returns how many. NaN are among them.
+  int64_t (*beyond)(const float* x, int64_t n, float limit, bool above, int32_t* at);
   // y[i] = y[i] / divisor; sqrt(y[i]); log(y[i]) + shift[i] (shift may be null)
   void (*divide)(float* y, int64_t n, float divisor);
   void (*sqrt)(float* y, int64_t n);

@@ -201,6 +201,26 @@ void log_all(float* y, int64_t n, const float* shift) {
   });
 }
 
+template <bool kAbove> int64_t beyond(const float* x, int64_t n, float limit, int32_t* at) {
+  const F m = set1(limit);
+  int64_t count = 0, i = 0;
+  const auto take = [&](uint32_t lanes) __attribute__((always_inline)) {
+    for (; lanes; lanes &= lanes - 1) at[count++] = static_cast<int32_t>(i + __builtin_ctz(lanes));
+  };
+  for (; i + kLanes <= n; i += kLanes) {
+    const F v = load(x + i);
+    take(lanes_of(~(kAbove ? le(v, m) : ge(v, m))));
+  }
+  if (i < n) {
+    const F v = load(x + i, n - i);
+    take(lanes_of(~(kAbove ? le(v, m) : ge(v, m))) & ((1u << (n - i)) - 1));
+  }
+  return count;
+}
+int64_t beyond(const float* x, int64_t n, float limit, bool above, int32_t* at) {
+  return above ? beyond<true>(x, n, limit, at) : beyond<false>(x, n, limit, at);
+}
+
 }  // namespace
 
 #define TIERCEL_ROW(f)                                                                                          \
@@ -210,6 +230,7 @@ TIERCEL_KERNEL_TABLE_IS(ReduceKernels, reduce){TIERCEL_ROW(reduce_rows),
                                                TIERCEL_ROW(reduce_columns),
                                                {&arg_rows<false>, &arg_rows<true>},
                                                {&arg_columns<false>, &arg_columns<true>},
+                                               &beyond,
                                                &divide,
                                                &sqrt_all,
                                                &log_all};
