@@ -94,7 +94,7 @@ void GemmRun::plan() {
   }
   copy_a_ = p_.a_k != 1 && p_.a_row == 1 && m * k >= 8192 && n >= 96;
   const double a_us = 4e-6 * static_cast<double>(m) * static_cast<double>(k) / 0.06, b_us = 4e-6 * static_cast<double>(k) * static_cast<double>(n) / 0.06;
-  const double work = static_cast<double>(batches) * std::max(2e-6 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / 0.2, 3 * b_us);
+  const double work = static_cast<double>(batches) * std::max(2e-6 * static_cast<double>(m) * static_cast<double>(round_up(n, 16)) * static_cast<double>(k) / 0.2, 3 * b_us);
   const auto rounds = [](double tasks, double threads) { return std::ceil(tasks / threads) * threads / tasks; };
   double best = INFINITY;
   for (int64_t w : {round_up(n, kColumnRound), int64_t{512}, int64_t{256}, int64_t{128}, int64_t{64}})

@@ -63,8 +63,35 @@ inline float log_of(float s) {
   return v[0];
 }
 
+// Rows shorter than a register, kLanes of them at a time: lane l is row l.
+template <bool kLog> void short_rows(const float* x, int64_t rows, int64_t n, float* y) {
+  const I first = iota() * iset1(static_cast<int32_t>(n));
+  F e[kLanes];
+  float column[kLanes * kLanes], some[kLanes * kLanes];  // the last, fewer than kLanes rows are copied
+  for (int64_t r = 0; r < rows; r += kLanes, x += kLanes * n, y += kLanes * n) {
+    const int64_t left = rows - r < kLanes ? rows - r : kLanes;
+    const float* from = x;
+    if (left < kLanes) {
+      for (int64_t i = 0; i < kLanes * n; ++i) some[i] = i < left * n ? x[i] : 0;
+      from = some;
+    }
+    F m = set1(-INFINITY), total = zero();
+    for (int64_t i = 0; i < n; ++i) m = max(m, e[i] = gather(from + i, first));
+    for (int64_t i = 0; i < n; ++i) {
+      const F v = e[i] - m, u = exp_negative(v);
+      e[i] = kLog ? v : u;
+      total = total + u;
+    }
+    const F of_row = kLog ? log(total) : set1(1.0f) / total;
+    for (int64_t i = 0; i < n; ++i) store(column + i * kLanes, kLog ? e[i] - of_row : e[i] * of_row);
+    for (int64_t l = 0; l < left; ++l)
+      for (int64_t i = 0; i < n; ++i) y[l * n + i] = column[i * kLanes + l];
+  }
+}
+
 void softmax_rows(const float* x, int64_t rows, int64_t n, float* y) {
-  if (n <= kLanes) {  // a row is a register
+  if (n < kLanes) return short_rows<false>(x, rows, n, y);
+  if (n == kLanes) {  // a row is a register
     for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
       const F v = load(x, n, set1(-INFINITY));
       const F e = exp_negative(v - set1(hmax(v)));
@@ -79,6 +106,7 @@ void softmax_rows(const float* x, int64_t rows, int64_t n, float* y) {
 }
 
 void log_softmax_rows(const float* x, int64_t rows, int64_t n, float* y) {
+  if (n < kLanes) return short_rows<true>(x, rows, n, y);
   for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
     const F m = set1(row_max(x, n));
     const F l = set1(log_of(row_exp<false>(x, n, m, nullptr)));
