@@ -11,6 +11,7 @@ namespace {
 
 // Rounds of 64 columns are whole panels on every ISA, so a plan does not depend on it.
 constexpr int64_t kColumnRound = 64, kRowRound = 6;
+constexpr int64_t kRowColumns = 128;       // of a task of one row, which reads two panels of B as two streams: one would give half the bandwidth
 constexpr int64_t kPackFloats = 64 << 10;  // of a weight that is packed on several threads, at a time
 
 // With few columns most of a register tile would be padding. Chosen by k and n alone: a row may not depend on its batch.
@@ -100,6 +101,7 @@ void GemmRun::plan() {
   for (int64_t w : {round_up(n, kColumnRound), int64_t{512}, int64_t{256}, int64_t{128}, int64_t{64}})
     for (int64_t h : {round_up(m, kRowRound), int64_t{576}, int64_t{288}, int64_t{144}, int64_t{72}, int64_t{36}}) {
       if (w > round_up(n, kColumnRound) || h > round_up(m, kRowRound)) continue;
+      if (m == 1 && w < std::min(kRowColumns, round_up(n, kColumnRound))) continue;
       if (source_ == Source::kPackEach && h < m) continue;
       // Blocks as even as can be, and of many strips as many for each thread.
       const int64_t strips = ceil_div(m, h), across = ceil_div(n, round_up(ceil_div(n, ceil_div(n, w)), kColumnRound));
@@ -247,6 +249,8 @@ void GemmRun::run(Worker& worker, const float* a, const float* b, float* c, cons
       }
     });
   } else {
+    if (worker.count() == 1 && p_.m == 1 && batches == 1 && source_ == Source::kPacked && p_.a_k == 1)  // all columns at once
+      return strip(0, 1, a + p_.batches[0].a, p_.a_row, c + p_.batches[0].c, p_.c_row, add0, add1, nullptr);
     worker.parallel_for(batches * tasks, grain_, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
         const int64_t batch = t / tasks;
