@@ -8,6 +8,7 @@
 #include "ops/conv_gemm.h"
 #include "ops/conv_run.h"
 #include "ops/grad.h"
+#include "ops/overlap_add.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 #include "ops/winograd_run.h"
@@ -120,6 +121,9 @@ void prepare(PrepareContext& ctx) {
     const bool constant = ctx.constant(1) && (!ctx.has_input(2) || ctx.constant(2));
     if (ctx.node.attr_int("winograd", 0) && blocked && constant)
       if (const int tile = winograd_tile(p)) return prepare_winograd_conv(ctx, p, activation_of(ctx.node), tile);
+    if (ctx.constant(1) && !ctx.has_input(3) && ctx.out_layout(0) == Layout::kPlain && p.in_plane() > 0 &&
+        std::all_of(p.stride, p.stride + 3, [](int64_t s) { return s == 1; }) && suits_overlap_add(false, p.channels, p.outputs, p.taps(), p.groups, window.rank))
+      return prepare_overlap_add(ctx, p, activation_of(ctx.node));
     if (conv_suits_gemm(ctx, p)) return prepare_gemm_conv(ctx, p, activation_of(ctx.node));
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), "direct");

@@ -194,7 +194,7 @@ void prepare(PrepareContext& ctx) {
       if (conv_suits_gemm(ctx, forward)) return prepare_gemm_conv_grad(ctx, forward);
     }
     if (ctx.constant(1) && !ctx.has_input(3) && ctx.out_layout(0) == Layout::kPlain && p.in_plane() > 0 &&
-        suits_overlap_add(p.channels, p.outputs, p.taps(), p.groups, window.rank))
+        suits_overlap_add(true, p.channels, p.outputs, p.taps(), p.groups, window.rank))
       return prepare_overlap_add(ctx, p, is_grad(ctx.node) ? Activation{} : activation_of(ctx.node));
     if (conv_is_direct(p)) {
       prepare_direct_conv(ctx, p, activation_of(ctx.node), key);

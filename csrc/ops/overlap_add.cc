@@ -1,7 +1,6 @@
 #include "ops/overlap_add.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/pointwise/binary.h"
@@ -13,8 +12,9 @@
 namespace tiercel {
 namespace {
 
-constexpr int64_t kFloats = 96 << 10;  // of a task's pixels and products: they stay in L2
-constexpr int64_t kFewestRows = 8;     // of outputs (windows, along a single row) of a task: its neighbours' products are computed twice
+constexpr int64_t kFloats = 96 << 10;  // of a task's pixels, products and sums: they stay in L2
+constexpr int64_t kFewestRows = 8;     // of outputs (windows, along a single row) of a task
+constexpr int64_t kProductRows = 12;   // fewer at a time wait for the pixels to come from L2
 
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -27,44 +27,48 @@ struct Range {
 // are equal modulo the stride are summed as a vector, [residue][window] with column = stride window + residue, and transposed to a row of y.
 class OverlapAdd final : public Kernel {
  public:
-  ConvProblem p;
+  ConvProblem p;         // transposed
   Activation activation;
   bool blocked = false;  // x
-  Buffer weights;        // [output, tap][channel]
+  Buffer weights;        // [kernel row][output, kernel column][channel]
   int64_t parts = 1;     // tasks of an image
   int64_t row = 0;       // floats from a row of pixels or products to the next
   int64_t thread_floats = 0;
 
-  int64_t rows() const { return p.outputs * p.taps(); }
+  int64_t rows() const { return p.outputs * p.kernel[2]; }  // of products, for each kernel row
+  // Kernel rows that are multiplied at once: one, so that no product is computed twice, or all.
+  int64_t at_once() const { return rows() >= kProductRows ? 1 : p.kernel[1]; }
   int64_t windows() const { return ceil_div(p.out[2], p.stride[2]); }
-  bool one_row() const { return p.out[1] == 1; }
+  bool one_row() const { return p.out[1] == 1 && p.in[1] == 1; }
   Range output_rows(int64_t part) const { return one_row() ? Range{0, 1} : Range{p.out[1] * part / parts, p.out[1] * (part + 1) / parts}; }
   Range output_windows(int64_t part) const { return one_row() ? Range{windows() * part / parts, windows() * (part + 1) / parts} : Range{0, windows()}; }
-  // Displacement of tap k along axis a: its window and, within it, its residue.
-  int64_t shift(int a, int64_t k) const { return k * p.dilation[a] - p.pad[a]; }
-  // Input coordinates along axis a that reach windows [begin, end) of that axis.
-  Range reach(int a, Range w) const {
-    return {std::max<int64_t>(0, w.begin - floor_div(shift(a, p.kernel[a] - 1), p.stride[a])),
-            std::min(p.in[a], w.end - floor_div(shift(a, 0), p.stride[a]))};
+  int64_t shift(int a, int64_t k) const { return k * p.dilation[a] - p.pad[a]; }  // of tap k along axis a
+  // Input rows that kernel rows [first, last) bring to output rows y.
+  Range input_rows(Range y, int64_t first, int64_t last) const {
+    return {std::max<int64_t>(0, -floor_div(shift(1, last - 1) - y.begin, p.stride[1])), std::min(p.in[1], floor_div(y.end - 1 - shift(1, first), p.stride[1]) + 1)};
   }
-  Range input_rows(int64_t part) const {
-    const Range r = output_rows(part);
-    return reach(1, {r.begin / p.stride[1], ceil_div(r.end, p.stride[1])});
+  Range input_columns(int64_t part) const {
+    if (!one_row()) return {0, p.in[2]};
+    const Range u = output_windows(part);
+    return {std::max<int64_t>(0, u.begin - floor_div(shift(2, p.kernel[2] - 1), p.stride[2])), std::min(p.in[2], u.end - floor_div(shift(2, 0), p.stride[2]))};
   }
-  Range input_columns(int64_t part) const { return one_row() && p.in[1] == 1 ? reach(2, output_windows(part)) : Range{0, p.in[2]}; }
 
   // Parts of which each has its floats in L2, as many for each of two threads.
   void cut() {
-    const int64_t extent = one_row() ? windows() : p.out[1], most = std::max<int64_t>(1, extent / kFewestRows);
+    const int64_t most = std::max<int64_t>(1, (one_row() ? windows() : p.out[1]) / kFewestRows);
     const auto floats = [&] {
-      int64_t pixels = 0;
-      for (int64_t i = 0; i < parts; ++i) pixels = std::max(pixels, input_rows(i).size() * input_columns(i).size());
+      int64_t pixels = 0, sums = 0;
+      for (int64_t i = 0; i < parts; ++i) {
+        const Range y = output_rows(i);
+        pixels = std::max(pixels, input_rows(y, 0, p.kernel[1]).size() * input_columns(i).size());
+        sums = std::max(sums, y.size() * round_up(output_windows(i).size(), 16));
+      }
       row = round_up(pixels, 16) + 16;
-      return row * (p.channels + rows());
+      return thread_floats = row * (p.channels + at_once() * rows()) + sums * p.outputs * p.stride[2];
     };
     parts = std::min<int64_t>(most, p.batch % 2 ? 2 : 1);
     while (floats() > kFloats && parts + 2 <= most) parts += 2;
-    thread_floats = round_up(row * (p.channels + rows()) + p.stride[2] * round_up(windows(), 16), 16);
+    thread_floats = round_up(floats(), 16);
   }
 
   void run(const Args& args, Worker& worker) const override {
@@ -75,24 +79,26 @@ class OverlapAdd final : public Kernel {
   }
 
  private:
+  // What a task works on.
+  struct Task {
+    Range y, u, w;   // output rows and windows, input columns
+    int64_t step;    // floats from a residue of sums to the next
+    float* products;
+    float* sums;     // [output][row][residue][window]
+  };
+  float* sums_of(const Task& t, int64_t output, int64_t y) const { return t.sums + (output * t.y.size() + y - t.y.begin) * p.stride[2] * t.step; }
+
   void task(const Args& args, int64_t image, int64_t part, float* pixels) const {
-    const Range h = input_rows(part), w = input_columns(part);
-    const int64_t n = h.size() * w.size(), first = h.begin * p.in[2] + w.begin;
-    float *const products = pixels + row * p.channels, *const sums = products + row * rows();
-    if (n > 0) {
-      read(args.in<float>(0), image, first, n, pixels);
-      const float *const a = static_cast<const float*>(weights.get()), *const b = pixels;
-      GemmArgs g;
-      g.m = rows(), g.n = n, g.k = p.channels;
-      g.a = &a, g.a_row = p.channels;
-      g.b = &b, g.b_row = row;
-      g.c = products, g.c_row = row;
-      gemm().gemm(g);
+    const Range y = output_rows(part), h = input_rows(y, 0, p.kernel[1]), w = input_columns(part), u = output_windows(part);
+    const Task t{y, u, w, round_up(u.size(), 16), pixels + row * p.channels, pixels + row * (p.channels + at_once() * rows())};
+    const float* const bias = args.in<float>(2);
+    for (int64_t o = 0; o < p.outputs; ++o) std::fill_n(sums_of(t, o, y.begin), y.size() * p.stride[2] * t.step, bias ? bias[o] : 0.0f);
+    if (h.size() && w.size()) {
+      read(args.in<float>(0), image, h.begin * p.in[2] + w.begin, h.size() * w.size(), pixels);
+      for (int64_t k = 0; k < p.kernel[1]; k += at_once()) multiply(t, k, std::min(k + at_once(), p.kernel[1]), pixels, h.begin);
     }
-    const Range y_rows = output_rows(part), y_windows = output_windows(part);
     for (int64_t o = 0; o < p.outputs; ++o)
-      for (int64_t y = y_rows.begin; y < y_rows.end; ++y)
-        output_row(args, image, o, y, y_windows, h, w, products + o * p.taps() * row, sums);
+      for (int64_t i = y.begin; i < y.end; ++i) write(t, sums_of(t, o, i), args.out<float>(0) + ((image * p.outputs + o) * p.out[1] + i) * p.out[2]);
   }
 
   // Pixels [first, first + n) of all channels, a row each.
@@ -108,47 +114,77 @@ class OverlapAdd final : public Kernel {
                          static_cast<int>(std::min<int64_t>(kConvBlock, p.channels - b * kConvBlock)));
   }
 
-  // `products`: of the output's first tap.
-  void output_row(const Args& args, int64_t image, int64_t output, int64_t y, Range windows, Range h, Range w, const float* products, float* sums) const {
-    const BinaryFn add = binary().f32[static_cast<int>(Binary::kAdd)][static_cast<int>(Pair::kVV)];
-    const float* const bias = args.in<float>(2);
-    const int64_t stride = p.stride[2], length = windows.size(), step = round_up(length, 16);
-    std::fill_n(sums, stride * step, bias ? bias[output] : 0.0f);
-    for (int64_t kh = 0; kh < p.kernel[1]; ++kh) {
-      const int64_t at = y - shift(1, kh), i = floor_div(at, p.stride[1]);
-      if (i * p.stride[1] != at || i < h.begin || i >= h.end) continue;
-      for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
-        const int64_t back = floor_div(shift(2, kw), stride), residue = shift(2, kw) - back * stride;
-        const int64_t begin = std::max(windows.begin, w.begin + back), end = std::min(windows.end, w.end + back);
-        if (begin >= end) continue;
-        float* const to = sums + residue * step + begin - windows.begin;
-        add(to, products + (kh * p.kernel[2] + kw) * row + (i - h.begin) * w.size() + begin - back - w.begin, to, end - begin);
+  // Kernel rows [first, last); `pixels` begin with input row `top`.
+  void multiply(const Task& t, int64_t first, int64_t last, const float* pixels, int64_t top) const {
+    const Range h = input_rows(t.y, first, last);
+    if (!h.size()) return;
+    const float *const a = static_cast<const float*>(weights.get()) + first * rows() * p.channels, *const b = pixels + (h.begin - top) * t.w.size();
+    GemmArgs g;
+    g.m = (last - first) * rows(), g.n = h.size() * t.w.size(), g.k = p.channels;
+    g.a = &a, g.a_row = p.channels;
+    g.b = &b, g.b_row = row;
+    g.c = t.products, g.c_row = row;
+    gemm().gemm(g);
+    for (int64_t k = first; k < last; ++k)
+      for (int64_t o = 0; o < p.outputs; ++o) {
+        const Range reach = input_rows(t.y, k, k + 1);
+        for (int64_t i = reach.begin; i < reach.end; ++i)
+          add_row(t, t.products + ((k - first) * rows() + o * p.kernel[2]) * row + (i - h.begin) * t.w.size(), sums_of(t, o, i * p.stride[1] + shift(1, k)));
       }
+  }
+
+  // `products`: of a row of pixels, the first kernel column's.
+  void add_row(const Task& t, const float* products, float* sums) const {
+    const BinaryFn add = binary().f32[static_cast<int>(Binary::kAdd)][static_cast<int>(Pair::kVV)];
+    for (int64_t k = 0; k < p.kernel[2]; ++k, products += row) {
+      const int64_t back = floor_div(shift(2, k), p.stride[2]), residue = shift(2, k) - back * p.stride[2];
+      const int64_t begin = std::max(t.u.begin, t.w.begin + back), end = std::min(t.u.end, t.w.end + back);
+      if (begin >= end) continue;
+      float* const to = sums + residue * t.step + begin - t.u.begin;
+      add(to, products + begin - back - t.w.begin, to, end - begin);
     }
-    float* const out = args.out<float>(0) + ((image * p.outputs + output) * p.out[1] + y) * p.out[2];
-    const int64_t first = windows.begin * stride, last = std::min(windows.end * stride, p.out[2]), whole = (last - first) / stride;
-    transpose_kernels().plane[2](sums, step, out + first, stride, stride, whole);
-    for (int64_t r = 0; first + whole * stride + r < last; ++r) out[first + whole * stride + r] = sums[r * step + whole];
-    if (activation) unary().activate(activation, out + first, out + first, last - first);
+  }
+
+  void write(const Task& t, const float* sums, float* y) const {
+    const int64_t stride = p.stride[2], first = t.u.begin * stride, last = std::min(t.u.end * stride, p.out[2]), whole = (last - first) / stride;
+    transpose_kernels().plane[2](sums, t.step, y + first, stride, stride, whole);
+    for (int64_t r = 0; first + whole * stride + r < last; ++r) y[first + whole * stride + r] = sums[r * t.step + whole];
+    if (activation) unary().activate(activation, y + first, y + first, last - first);
   }
 };
+
+// A convolution of stride 1 is a transposed one with its kernel turned around.
+ConvProblem turned(ConvProblem p) {
+  p.transposed = true;
+  for (int a = 0; a < 3; ++a) p.pad[a] = (p.kernel[a] - 1) * p.dilation[a] - p.pad[a];
+  return p;
+}
 
 }  // namespace
 
 void prepare_overlap_add(PrepareContext& ctx, const ConvProblem& problem, const Activation& activation) {
   auto k = std::make_unique<OverlapAdd>();
-  k->p = problem;
+  const bool turn = !problem.transposed;
+  const ConvProblem p = turn ? turned(problem) : problem;
+  k->p = p;
   k->activation = activation;
   k->blocked = ctx.layout(0) == Layout::kBlocked;
-  const int64_t channels = problem.channels, rows = k->rows();
-  k->weights = ctx.pack(1, "overlap add", [=](const Tensor& w) {
-    Buffer to = allocate_lasting(static_cast<size_t>(channels * rows) * sizeof(float));
-    transpose_kernels().plane[2](w.as<float>(), rows, to.get(), channels, channels, rows);
+  k->weights = ctx.pack(1, turn ? "overlap add, turned" : "overlap add", [=](const Tensor& tensor) {
+    Buffer to = allocate_lasting(static_cast<size_t>(p.channels * p.outputs * p.taps()) * sizeof(float));
+    float* at = static_cast<float*>(to.get());
+    const float* const w = tensor.as<float>();
+    for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+      for (int64_t o = 0; o < p.outputs; ++o)
+        for (int64_t kw = 0; kw < p.kernel[2]; ++kw)
+          for (int64_t c = 0; c < p.channels; ++c) {
+            const int64_t tap = kh * p.kernel[2] + kw;
+            *at++ = turn ? w[(o * p.channels + c) * p.taps() + p.taps() - 1 - tap] : w[(c * p.outputs + o) * p.taps() + tap];
+          }
     return to;
   });
   k->cut();
   ctx.workspace(ctx.threads() * k->thread_floats * static_cast<int64_t>(sizeof(float)));
-  ctx.cost(problem.flops(), 4.0 * static_cast<double>(problem.batch * (channels * problem.in_plane() + problem.outputs * problem.out_plane()) + channels * rows));
+  ctx.cost(p.flops(), 4.0 * static_cast<double>(p.batch * (p.channels * p.in_plane() + p.outputs * p.out_plane()) + p.channels * p.outputs * p.taps()));
   ctx.drops(1);
   ctx.kernel(std::move(k));
 }

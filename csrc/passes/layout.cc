@@ -181,12 +181,15 @@ constexpr Rule kRules[] = {
 bool is_conv(const Node& n) {
   return (n.op_type == "Conv" || n.op_type == "ConvTranspose") && (n.domain.empty() || n.domain == kTiercelDomain);
 }
-// Transposed convolutions that read either layout and give a plain result.
+// Convolutions that read either layout and give a plain result.
 bool gives_plain(const Node& n) {
-  if (!is_conv(n) || n.op_type != "ConvTranspose" || n.input(3)) return false;
+  if (!is_conv(n) || n.input(3)) return false;
+  const bool transposed = n.op_type == "ConvTranspose";
+  const std::vector<int64_t> strides = n.attr_ints("strides");
+  if (!transposed && !std::all_of(strides.begin(), strides.end(), [](int64_t s) { return s == 1; })) return false;
   const Value *x = n.inputs[0], *w = n.inputs[1];
   return match::is_f32(x) && w->is_constant() && match::rank(w) >= 3 && match::rank(w) <= 4 &&
-         suits_overlap_add(w->type.shape[0], w->type.shape[1], w->type.shape.count(2, w->type.shape.rank()), n.attr_int("group", 1), match::rank(w) - 2);
+         suits_overlap_add(transposed, w->type.shape[transposed ? 0 : 1], w->type.shape[transposed ? 1 : 0], w->type.shape.count(2, w->type.shape.rank()), n.attr_int("group", 1), match::rank(w) - 2);
 }
 // Operators that read shapes alone see through layouts.
 bool sees_through(const Node& n) { return n.domain.empty() && (n.op_type == "Shape" || n.op_type == "Size"); }

@@ -1,4 +1,4 @@
-"""ConvTranspose with few outputs: products of all taps, added where they overlap."""
+"""Conv and ConvTranspose with few outputs: products of all taps, added where they overlap."""
 
 import numpy as np
 import onnx
@@ -9,9 +9,9 @@ import tiercel
 from oracle import compare, onnxruntime_result
 
 
-def drawn(rng):
+def drawn_transposed(rng):
     """Inputs and attributes of a valid node."""
-    axes, outputs, channels = int(rng.integers(1, 3)), int(rng.integers(1, 9)), int(rng.choice([16, 17, 33, 64]))
+    axes, outputs, channels = int(rng.integers(1, 3)), int(rng.integers(1, 8)), int(rng.choice([16, 17, 33, 64]))
     kernel, strides, space = rng.integers(1, 8, axes), rng.integers(1, 6, axes), rng.integers(1, 40, axes)
     dilations = rng.integers(1, 4, axes) if rng.random() < 0.4 else np.ones(axes, np.int64)
     if rng.random() < 0.2:  # as an inverse short-time Fourier transform
@@ -30,19 +30,33 @@ def drawn(rng):
     return inputs, attrs, all(n - a - b > 0 for n, a, b in zip(reach, pads[:axes], pads[axes:], strict=True))
 
 
+def drawn_convolution(rng):
+    axes, outputs, channels = int(rng.integers(1, 3)), int(rng.integers(1, 8)), int(rng.choice([16, 17, 33, 64]))
+    kernel, space, dilations = rng.integers(1, 10, axes), rng.integers(1, 50, axes), rng.choice([1, 1, 2, 5], axes)
+    if outputs * kernel.prod() < 8:
+        kernel[-1] = 8
+    pads = rng.integers(0, 4, 2 * axes).tolist()
+    x = rng.standard_normal((int(rng.integers(1, 3)), channels, *space)).astype(np.float32)
+    w = rng.standard_normal((outputs, channels, *kernel)).astype(np.float32)
+    inputs = [x, w, rng.standard_normal(outputs).astype(np.float32)][: int(rng.integers(2, 4))]
+    left = space + np.add(pads[:axes], pads[axes:]) - (kernel - 1) * dilations
+    return inputs, {"dilations": dilations.tolist(), "pads": pads}, (left > 0).all()
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
 @pytest.mark.parametrize("seed", range(60))
-def test_few_outputs(seed):
+def test_few_outputs(op, seed):
     """Plain inputs, and blocked ones, from a convolution before; bits are the same on any team."""
     rng = np.random.default_rng(seed)
-    (x, w, *rest), attrs, valid = drawn(rng)
+    (x, w, *rest), attrs, valid = (drawn_convolution if op == "Conv" else drawn_transposed)(rng)
     if not valid:
         return
-    (want,) = onnxruntime_result("ConvTranspose", [x, w, *rest], attrs, 17)
+    (want,) = onnxruntime_result(op, [x, w, *rest], attrs, 17)
     identity = np.eye(x.shape[1], dtype=np.float32).reshape(x.shape[1], x.shape[1], *[1] * (x.ndim - 2))
     constants = [numpy_helper.from_array(a, n) for a, n in zip([w, *rest, identity], ["w", *["b"][: len(rest)], "eye"], strict=True)]
     for blocked in (False, True):
         nodes = [helper.make_node("Conv", ["x", "eye"], ["z"])] if blocked else []
-        nodes.append(helper.make_node("ConvTranspose", ["z" if blocked else "x", "w", *["b"][: len(rest)]], ["t"], **attrs))
+        nodes.append(helper.make_node(op, ["z" if blocked else "x", "w", *["b"][: len(rest)]], ["t"], **attrs))
         nodes.append(helper.make_node("Tanh", ["t"], ["y"]))
         shape = [None] * x.ndim if seed % 2 else list(x.shape)
         graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
