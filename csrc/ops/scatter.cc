@@ -1,78 +1,38 @@
 // Scatter, ScatterElements, ScatterND, TensorScatter: the data with some elements replaced by, or reduced with, updates.
 // Where indices repeat, updates apply in their order.
-#include "ops/indexing.h"
 #include "ops/numeric.h"
+#include "ops/scatter_rows.h"
 
 namespace tiercel {
 namespace {
 
 // ---- Reductions
 
-enum class Reduction { kNone, kAdd, kMul, kMax, kMin };
-
-Reduction reduction_of(const Node& node) {
-  const std::string r = node.opset < 16 ? "none" : node.attr_string("reduction", "none");
-  if (r == "none") return Reduction::kNone;
-  if (r == "add") return Reduction::kAdd;
-  if (r == "mul") return Reduction::kMul;
-  if (r == "max") return Reduction::kMax;
-  if (r == "min") return Reduction::kMin;
+Scatter reduction_of(const Node& node) {
+  const std::string r = node.opset < 16 && node.domain.empty() ? "none" : node.attr_string("reduction", "none");
+  if (r == "none") return Scatter::kNone;
+  if (r == "add") return Scatter::kAdd;
+  if (r == "mul") return Scatter::kMul;
+  if (r == "max") return Scatter::kMax;
+  if (r == "min") return Scatter::kMin;
   fail(Code::kInvalidGraph, node.label(), ": reduction '", r, "' is not known");
 }
 
-// to[i * step] = to[i * step] (+) from[i] for i < n.
-using ReduceFn = void (*)(void* to, const void* from, int64_t n);
-
-template <class T, Reduction r> void reduce(void* target, const void* source, int64_t n) {
-  T* to = static_cast<T*>(target);
-  const T* from = static_cast<const T*>(source);
-  for (int64_t i = 0; i < n; ++i) {
-    const T a = to[i], b = from[i];
-    if constexpr (std::is_same_v<T, bool>) {
-      to[i] = r == Reduction::kAdd || r == Reduction::kMax ? a || b : a && b;
-    } else if constexpr (r == Reduction::kAdd || r == Reduction::kMul) {
-      if constexpr (std::is_floating_point_v<T>) to[i] = r == Reduction::kAdd ? a + b : a * b;
-      else {
-        const auto x = static_cast<uint64_t>(a), y = static_cast<uint64_t>(b);  // wraps round
-        to[i] = static_cast<T>(r == Reduction::kAdd ? x + y : x * y);
-      }
-    } else {
-      if constexpr (std::is_floating_point_v<T>)
-        if (std::isnan(a) || std::isnan(b)) { to[i] = a + b; continue; }
-      to[i] = r == Reduction::kMax ? std::max(a, b) : std::min(a, b);
-    }
-  }
-}
-
-template <class T> ReduceFn reduce_fn(Reduction r) {
-  switch (r) {
-    case Reduction::kAdd: return &reduce<T, Reduction::kAdd>;
-    case Reduction::kMul: return &reduce<T, Reduction::kMul>;
-    case Reduction::kMax: return &reduce<T, Reduction::kMax>;
-    case Reduction::kMin: return &reduce<T, Reduction::kMin>;
-    default: return nullptr;
-  }
-}
-
-ReduceFn reduce_fn(PrepareContext& ctx) {
-  const Reduction r = reduction_of(ctx.node);
-  if (r == Reduction::kNone) return nullptr;
-  ReduceFn f = nullptr;
-  if (ctx.dtype(0) == DType::kFloat) f = reduce_fn<float>(r);
-  else if (ctx.dtype(0) == DType::kBool) f = reduce_fn<bool>(r);
-  else with_plain_type(ctx.dtype(0), [&](auto tag) { f = reduce_fn<typename decltype(tag)::type>(r); });
-  if (!f) ctx.fail("elements of this type cannot be reduced");
+// Null for none.
+ScatterFn combine_of(PrepareContext& ctx) {
+  const Scatter r = reduction_of(ctx.node);
+  const ScatterFn f = scatter_fn(scatter_kernels(), r, ctx.dtype(0));
+  if (!f && r != Scatter::kNone) ctx.fail("elements of this type cannot be reduced");
   return f;
 }
 
-// ---- The data, copied unless the output lies over it
+// ---- The data, copied unless the output lies over it. Collective, no barrier.
 
 void copy_data(const Args& a, Worker& w, Element e, int64_t n) {
   if (a.in(0) == a.out(0)) return;
   w.parallel_for(n, move_grain(e.size), [&](int64_t b, int64_t end) {
     copy_elements(e, offset(a.out(0), b, e), offset(a.in(0), b, e), end - b);
   });
-  w.barrier();
 }
 
 void allow_inplace(PrepareContext& ctx) {
@@ -106,39 +66,49 @@ void infer_scatter_elements(InferContext& ctx) {
   }
 }
 
-// Elements that meet in one place differ along the axis alone: tasks take ranges of the other axes.
+// Elements that meet in one place differ along the axis alone. Behind it, what lies together in updates and data alike is a row: where its indices
+// are all one (they were expanded, mostly), it moves as a whole.
 void prepare_scatter_elements(PrepareContext& ctx) {
-  const Shape data = ctx.shape(0), indices = ctx.shape(1);
+  const Shape data = ctx.shape(0), indices = ctx.shape(1), updates = ctx.shape(2);
   const int rank = data.rank(), axis = normalize_axis(ctx.node.attr_int("axis", 0), rank);
   const Element e(ctx.dtype(0));
-  const ReduceFn combine = reduce_fn(ctx);
-  const int64_t n = data.count(), extent = data[axis], steps = indices[axis];
-  const Strides data_strides = strides_of(data), index_strides = strides_of(indices);
-  const int64_t places = indices.count() == 0 ? 0 : indices.count() / steps;
+  const ScatterFn combine = combine_of(ctx);
+  const int64_t n = data.count(), m = updates.count();
+  const auto at = [](const Strides& s, int k) { return s[static_cast<size_t>(k)]; };
+  const Strides data_strides = strides_of(data), update_strides = strides_of(updates), index_strides = strides_of(indices);
   allow_inplace(ctx);
-  ctx.cost(0, static_cast<double>((2 * n + 3 * indices.count()) * e.size));
+  if (m == 0) {
+    ctx.cost(0, static_cast<double>(2 * n * e.size));
+    return ctx.run([=](const Args& a, Worker& w) { copy_data(a, w, e, n); });
+  }
+  int64_t width = 1;
+  int k = rank - 1;
+  for (; k > axis; --k) {
+    if (updates[k] == 1) continue;
+    if (at(data_strides, k) != width) break;
+    width *= updates[k];
+  }
+  const bool whole = !(indices == updates);  // rows with one index each
+  const auto axis_of = [&](int i) {
+    const int64_t rows = whole ? indices[i] == 1 ? 0 : at(index_strides, i) : at(update_strides, i) / width;
+    return ScatterRows::Axis{updates[i], at(data_strides, i), at(update_strides, i), rows};
+  };
+  std::vector<ScatterRows::Axis> lanes;
+  for (int i = 0; i <= k; ++i) if (i != axis) lanes.push_back(axis_of(i));
+  ScatterRows rows(e, combine, width, data[axis], at(data_strides, axis), axis_of(axis), lanes);
+  rows.has_indices();
+  const bool table = !rows.by_elements();
+  const int64_t index_width = whole ? 1 : width, entries = indices.count() / index_width;
+  if (table) ctx.workspace(entries * static_cast<int64_t>(sizeof(int64_t)));
+  ctx.cost(combine ? static_cast<double>(m) : 0, static_cast<double>((2 * n + 3 * m) * e.size + bytes_of(ctx.dtype(1), indices.count())));
   with_index_type(ctx.dtype(1), [&]<class Index>(Index) {
     ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+      const Index* const index = a.in<Index>(1);
+      int64_t* const places = table ? a.workspace<int64_t>() : nullptr;
+      rows.look_up(index, entries, index_width, places, label, w);
       copy_data(a, w, e, n);
-      const auto at_axis = static_cast<size_t>(axis);
-      w.parallel_for(places, move_grain(steps * e.size), [&](int64_t begin, int64_t end) {
-        for (int64_t p = begin; p < end; ++p) {
-          int64_t to = 0, from = 0, t = p;
-          for (int k = rank - 1; k >= 0; --k) {
-            if (k == axis) continue;
-            const int64_t i = t % indices[k];
-            t /= indices[k];
-            to += i * data_strides[static_cast<size_t>(k)];
-            from += i * index_strides[static_cast<size_t>(k)];
-          }
-          for (int64_t i = 0; i < steps; ++i, from += index_strides[at_axis]) {
-            char* target = offset(a.out(0), to + place(a.in<Index>(1)[from], extent, label) * data_strides[at_axis], e);
-            const char* source = offset(a.in(2), from, e);
-            if (combine) combine(target, source, 1);
-            else copy_elements(e, target, source, 1);
-          }
-        }
-      });
+      w.barrier();
+      rows.apply(a.in(2), a.out(0), places, index, w);
     });
   });
 }
@@ -163,7 +133,7 @@ void infer_scatter_nd(InferContext& ctx) {
   // A few known numbers written over a known list.
   const auto values = small_ints(ctx, 0), updates = small_ints(ctx, 2);
   const Tensor* at = ctx.constant(1);
-  if (!values || !updates || !at || data.rank() != 1 || indices.back() != 1 || reduction_of(ctx.node) != Reduction::kNone) return;
+  if (!values || !updates || !at || data.rank() != 1 || indices.back() != 1 || reduction_of(ctx.node) != Scatter::kNone) return;
   auto result = *values;
   const auto index = at->ints();
   if (index.size() != updates->size()) return;
@@ -179,26 +149,27 @@ void prepare_scatter_nd(PrepareContext& ctx) {
   const Shape data = ctx.shape(0), indices = ctx.shape(1);
   const int tuple = static_cast<int>(indices.back());
   const Element e(ctx.dtype(0));
-  const ReduceFn combine = reduce_fn(ctx);
-  const Strides strides = strides_of(data);
+  const ScatterFn combine = combine_of(ctx);
   const int64_t n = data.count(), block = data.count(tuple, data.rank()), tuples = indices.count(0, indices.rank() - 1);
-  // Tuples may repeat: every task walks them all, over its part of the blocks.
-  const int64_t part = std::max<int64_t>(kMoveBytes / std::max<int64_t>(tuples * e.size, 1), 256);
   allow_inplace(ctx);
-  ctx.cost(0, static_cast<double>((2 * n + 2 * tuples * block) * e.size));
+  ctx.cost(combine ? static_cast<double>(tuples * block) : 0, static_cast<double>((2 * n + 3 * tuples * block) * e.size + 8 * indices.count()));
+  if (tuples * block == 0) return ctx.run([=](const Args& a, Worker& w) { copy_data(a, w, e, n); });
+  const ScatterRows rows(e, combine, block, data.count(0, tuple), block, {tuples, 0, block, 1}, {});
+  ctx.workspace(tuples * static_cast<int64_t>(sizeof(int64_t)));
   ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
-    copy_data(a, w, e, n);
-    const int64_t* index = a.in<int64_t>(1);
-    w.parallel_for(block, part, [&](int64_t begin, int64_t end) {
-      for (int64_t i = 0; i < tuples; ++i) {
-        int64_t to = 0;
-        for (int k = 0; k < tuple; ++k) to += place(index[i * tuple + k], data[k], label) * strides[static_cast<size_t>(k)];
-        char* target = offset(a.out(0), to + begin, e);
-        const char* source = offset(a.in(2), i * block + begin, e);
-        if (combine) combine(target, source, end - begin);
-        else copy_elements(e, target, source, end - begin);
+    const int64_t* const index = a.in<int64_t>(1);
+    int64_t* const places = a.workspace<int64_t>();
+    if (tuple == 1) rows.look_up(index, tuples, 1, places, label, w);
+    else w.parallel_for(tuples, 2048, [&](int64_t b, int64_t end) {
+      for (int64_t i = b; i < end; ++i) {
+        int64_t at = 0;
+        for (int k = 0; k < tuple; ++k) at = at * data[k] + place(index[i * tuple + k], data[k], label);
+        places[i] = at;
       }
     });
+    copy_data(a, w, e, n);
+    w.barrier();
+    rows.apply<int64_t>(a.in(2), a.out(0), places, nullptr, w);
   });
 }
 
@@ -238,6 +209,7 @@ void prepare_tensor_scatter(PrepareContext& ctx) {
   ctx.cost(0, static_cast<double>((2 * n + 2 * update.count()) * e.size));
   ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
     copy_data(a, w, e, n);
+    w.barrier();
     w.parallel_for(outer * steps, move_grain(inner * e.size), [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         const int64_t o = t / steps, batch = o / per_batch;
@@ -253,7 +225,7 @@ void prepare_tensor_scatter(PrepareContext& ctx) {
 
 // Reductions of f16 and bf16 go by way of f32; plain replacement moves their bits.
 template <PrepareFn prepare> void with_reduction(PrepareContext& ctx) {
-  if (reduction_of(ctx.node) != Reduction::kNone) prepare_half(ctx, prepare);
+  if (reduction_of(ctx.node) != Scatter::kNone) prepare_half(ctx, prepare);
   else sub_byte<prepare>(ctx);
 }
 
