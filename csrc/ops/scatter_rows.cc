@@ -101,10 +101,11 @@ void ScatterRows::look_up(const Index* index, int64_t rows, int64_t width, int64
 template <class Index>
 void ScatterRows::elements(Batch& batch, const Index* index, int64_t n, int64_t data, int64_t step, int64_t updates, const Part& part) const {
   const IndexKernels<Index>& k = index_kernels<Index>(scatter_kernels());
+  constexpr int64_t kFew = 8;
   const bool all = part.last - part.first == extent_;
   for (int64_t i = 0; i < n;) {
     const int64_t m = std::min(batch.room(1), n - i);
-    if (all) {
+    if (all && m >= kFew) {
       k.places(index + i, m, extent_, stride_, data + i * step, step, batch.to());
       std::iota(batch.from(), batch.from() + m, updates + i);
       batch.added(m);
@@ -134,11 +135,12 @@ void ScatterRows::run_lane(Batch& batch, const Position& at, const int64_t* tabl
   }
 }
 
-// Threads share the lanes; where there are few, the columns of their rows too; where those are narrow, the places: each thread then walks all rows.
+// Threads share the lanes; where there are few, the columns of their rows too; where those are narrow, the places: each thread then walks all rows,
+// which pays where a row takes longer than a look at its place: it is wide, or not in a cache.
 template <class Index>
 void ScatterRows::apply(const void* updates, void* data, const int64_t* table, const Index* index, Worker& w) const {
   constexpr double kAloneNs = 4000, kTaskNs = 2000;
-  constexpr int64_t kStripBytes = 128, kLine = 64;
+  constexpr int64_t kStripBytes = 128, kLine = 64, kOwnCache = 1 << 20;
   const double ns = static_cast<double>(count_ * steps_.extent) * (width_ == 1 ? 1.5 : 3 + static_cast<double>(width_ * size_) / 20);
   const int64_t team = ns < kAloneNs ? 1 : w.count();
   int64_t strips = 1, ranges = 1, grain = count_;
@@ -146,7 +148,7 @@ void ScatterRows::apply(const void* updates, void* data, const int64_t* table, c
     grain = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(count_) * kTaskNs / ns));
     const int64_t most = std::max<int64_t>(1, width_ * size_ / kStripBytes);
     while (count_ * strips < 4 * team && count_ * strips % team != 0 && strips < most) ++strips;
-    if (count_ * strips < team) {
+    if (count_ * strips < team && (width_ > 1 || extent_ * stride_ * size_ > kOwnCache)) {
       strips = 1;
       ranges = std::min(extent_, ceil_div(team, count_));
     }

@@ -9,8 +9,10 @@ template <Scatter f, class T> inline T combine(T a, T b) {
   else if constexpr (f == Scatter::kAdd) return static_cast<T>(a + b);
   else if constexpr (f == Scatter::kMul && sizeof(T) < 4) return static_cast<T>(static_cast<uint32_t>(a) * b);  // not as int, which overflows
   else if constexpr (f == Scatter::kMul) return static_cast<T>(a * b);
-  else if constexpr (f == Scatter::kMax) return a >= b || a != a ? a : b;
-  else return a <= b || a != a ? a : b;
+  else {
+    const T r = f == Scatter::kMax ? (b > a ? b : a) : (b < a ? b : a);  // an instruction, which gives a where either is NaN
+    return b != b ? b : r;
+  }
 }
 template <Scatter f> inline F combine(F a, F b) {
   if constexpr (f == Scatter::kAdd) return a + b;
@@ -130,26 +132,25 @@ void logical_and(const void* px, const int64_t* from, void* py, const int64_t* t
 
 // ---- Indices
 
-template <class Index> bool alike(const Index* index, int64_t n) {
-  constexpr int64_t kBlock = 64;
-  if (n <= 1) return true;
-  const Index first = index[0];
-  if (index[n - 1] != first || index[1] != first) return false;
-  int64_t i = 0;
-  for (; i + kBlock <= n; i += kBlock) {
-    Index other = 0;
-    for (int64_t k = 0; k < kBlock; ++k) other |= index[i + k] ^ first;
-    if (other) return false;
-  }
-  Index other = 0;
-  for (; i < n; ++i) other |= index[i] ^ first;
-  return !other;
-}
-
-template <class Index, int width> inline bool alike_fixed(const Index* index) {
+template <int width, class Index> inline bool alike_fixed(const Index* index) {
   Index other = 0;
   for (int k = 1; k < width; ++k) other |= index[k] ^ index[0];
   return !other;
+}
+// Two overlapping parts: what they share is the same in both.
+template <int width, class Index> inline bool alike_twice(const Index* index, int64_t n) {
+  return alike_fixed<width>(index) && alike_fixed<width>(index + n - width);
+}
+template <class Index> inline bool alike(const Index* index, int64_t n) {
+  if (n < 2) return true;
+  if (n < 4) return alike_twice<2>(index, n);
+  if (n < 8) return alike_twice<4>(index, n);
+  if (n < 16) return alike_twice<8>(index, n);
+  if (n < 32) return alike_twice<16>(index, n);
+  if (index[n - 1] != index[0]) return false;
+  for (int64_t i = 0; i + 32 < n; i += 32)
+    if (index[i] != index[0] || !alike_fixed<32>(index + i)) return false;
+  return alike_fixed<32>(index + n - 32);
 }
 
 template <class Index> bool outside(const Index* index, int64_t n, int64_t extent) {
@@ -178,10 +179,10 @@ template <class Index, class Same> inline bool rows_of(const Index* index, int64
 template <class Index> bool index_rows(const Index* index, int64_t n, int64_t width, int64_t extent, int64_t* place) {
   switch (width) {
     case 1: return rows_of(index, n, 1, extent, place, [](const Index*) { return true; });
-    case 2: return rows_of(index, n, 2, extent, place, alike_fixed<Index, 2>);
-    case 4: return rows_of(index, n, 4, extent, place, alike_fixed<Index, 4>);
-    case 8: return rows_of(index, n, 8, extent, place, alike_fixed<Index, 8>);
-    case 16: return rows_of(index, n, 16, extent, place, alike_fixed<Index, 16>);
+    case 2: return rows_of(index, n, 2, extent, place, alike_fixed<2, Index>);
+    case 4: return rows_of(index, n, 4, extent, place, alike_fixed<4, Index>);
+    case 8: return rows_of(index, n, 8, extent, place, alike_fixed<8, Index>);
+    case 16: return rows_of(index, n, 16, extent, place, alike_fixed<16, Index>);
     default: return rows_of(index, n, width, extent, place, [width](const Index* i) { return alike(i, width); });
   }
 }
