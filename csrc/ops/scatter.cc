@@ -47,7 +47,8 @@ void infer_updates(InferContext& ctx, int updates) {
   ctx.set_output(0, ctx.type(0));
 }
 
-// ---- ScatterElements: out[.., indices[.., i, ..], ..] (+)= updates[.., i, ..]
+// ---- ScatterElements: out[.., indices[.., i, ..], ..] (+)= updates[.., i, ..]. ai.tiercel.ScatterElements: the indices broadcast to the updates,
+// with one entry along each axis behind the scattered one.
 
 void infer_scatter_elements(InferContext& ctx) {
   infer_updates(ctx, 2);
@@ -60,9 +61,11 @@ void infer_scatter_elements(InferContext& ctx) {
   if (!ctx.ranked(1) || !ctx.ranked(2)) return;
   const Shape &indices = ctx.shape(1), &updates = ctx.shape(2);
   ctx.check(indices.rank() == data.rank() && updates.rank() == data.rank(), "data, indices and updates should have one rank");
+  const bool broadcasts = !ctx.node.domain.empty();
   for (int i = 0; i < data.rank(); ++i) {
-    unify(ctx, indices[i], updates[i], "extents of indices and updates");
-    ctx.check(i == axis || data[i] < 0 || indices[i] <= data[i], "the indices reach ", indices[i], " along axis ", i, " of extent ", data[i]);
+    if (broadcasts && i > axis) ctx.check(indices[i] == 1 || is_symbol(indices[i]), "the indices reach ", indices[i], " along axis ", i, ", where one serves all");
+    else if (!broadcasts || indices[i] != 1) unify(ctx, indices[i], updates[i], "extents of indices and updates");
+    ctx.check(i == axis || data[i] < 0 || updates[i] <= data[i], "the indices reach ", updates[i], " along axis ", i, " of extent ", data[i]);
   }
 }
 
@@ -232,6 +235,7 @@ template <PrepareFn prepare> void with_reduction(PrepareContext& ctx) {
 const OpRegistration rows({
     {"Scatter", "", 9, infer_scatter_elements, with_reduction<prepare_scatter_elements>},
     {"ScatterElements", "", 11, infer_scatter_elements, with_reduction<prepare_scatter_elements>},
+    {"ScatterElements", kTiercelDomain, 1, infer_scatter_elements, with_reduction<prepare_scatter_elements>},
     {"ScatterND", "", 11, infer_scatter_nd, with_reduction<prepare_scatter_nd>},
     {"TensorScatter", "", 24, infer_tensor_scatter, sub_byte<prepare_tensor_scatter>},
 });

@@ -15,6 +15,9 @@ void select_first(Graph& graph);
 // Slices that part a tensor completely along an axis become one Split.
 void join_slices(Graph& graph);
 
+// Expanded indices of ScatterElements are read as they were before.
+void scatter_rows(Graph& graph);
+
 // Transposes of transposes become one or none; a Transpose that undoes those above it cancels through the pointwise
 // operators, Concat and Softmax between them.
 void cancel_transposes(Graph& graph);

@@ -43,6 +43,7 @@ constexpr Pass kPasses[] = {
     {"fuse_norm", 2, fuse_norm},
     {"fuse_attention", 2, fuse_attention},
     {"simplify_shapes", 1, simplify_shapes},  // extents that scores and masks hid are known now
+    {"scatter_rows", 2, scatter_rows},
     {"attention_heads", 2, attention_heads},
     {"fold_into_conv", 2, fold_into_conv},
     {"merge_branches", 2, merge_branches},
