@@ -135,22 +135,24 @@ void ScatterRows::run_lane(Batch& batch, const Position& at, const int64_t* tabl
   }
 }
 
-// Threads share the lanes; where there are few, the columns of their rows too; where those are narrow, the places: each thread then walks all rows,
-// which pays where a row takes longer than a look at its place: it is wide, or not in a cache.
+// Threads share the lanes; where there are few, the columns of their rows too; where those are narrow, the places, and each thread walks all rows:
+// that pays for many threads, wide rows, or a table that no cache holds.
 template <class Index>
 void ScatterRows::apply(const void* updates, void* data, const int64_t* table, const Index* index, Worker& w) const {
-  constexpr double kAloneNs = 4000, kTaskNs = 2000;
+  constexpr double kAloneNs = 4000, kTaskNs = 2000, kWalkNs = 1.5;
   constexpr int64_t kStripBytes = 128, kLine = 64, kOwnCache = 1 << 20;
-  const double ns = static_cast<double>(count_ * steps_.extent) * (width_ == 1 ? 1.5 : 3 + static_cast<double>(width_ * size_) / 20);
+  const bool far = extent_ * stride_ * size_ > kOwnCache;
+  const double row_ns = (width_ == 1 ? 1.0 : 3 + static_cast<double>(width_ * size_) / 20) + (far ? 8 : 0);
+  const double ns = static_cast<double>(count_ * steps_.extent) * row_ns;
   const int64_t team = ns < kAloneNs ? 1 : w.count();
   int64_t strips = 1, ranges = 1, grain = count_;
   if (team > 1) {
     grain = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(count_) * kTaskNs / ns));
-    const int64_t most = std::max<int64_t>(1, width_ * size_ / kStripBytes);
+    const int64_t most = std::max<int64_t>(1, width_ * size_ / kStripBytes), few = ceil_div(team, count_);
     while (count_ * strips < 4 * team && count_ * strips % team != 0 && strips < most) ++strips;
-    if (count_ * strips < team && (width_ > 1 || extent_ * stride_ * size_ > kOwnCache)) {
+    if (count_ * strips < team && strips < few && 1.5 * (kWalkNs + row_ns / static_cast<double>(few)) < row_ns / static_cast<double>(strips)) {
       strips = 1;
-      ranges = std::min(extent_, ceil_div(team, count_));
+      ranges = std::min(extent_, few);
     }
   }
   const int64_t parts = strips * ranges, strip = round_up(ceil_div(width_, strips), std::max<int64_t>(1, kLine / size_));

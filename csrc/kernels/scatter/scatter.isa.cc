@@ -50,14 +50,40 @@ template <Scatter f, class T> void rows(const void* px, const int64_t* from, voi
   }
 }
 
+template <int n> struct Part { typedef float type __attribute__((vector_size(4 * n))); };
+template <> struct Part<1> { typedef float type; };
+
+// The n elements of a row that `width` has beside larger parts.
+template <Scatter f, int n> inline int64_t narrow_part(float* y, const float* x, int64_t width) {
+  if (!(width & n)) return 0;
+  typename Part<n>::type a, b;
+  __builtin_memcpy(&a, y, sizeof(a));
+  __builtin_memcpy(&b, x, sizeof(b));
+  if constexpr (f == Scatter::kAdd) a = a + b;
+  else if constexpr (f == Scatter::kMul) a = a * b;
+  else if constexpr (f == Scatter::kMax) a = b != b ? b : b > a ? b : a;
+  else a = b != b ? b : b < a ? b : a;
+  __builtin_memcpy(y, &a, sizeof(a));
+  return n;
+}
+
+// Asks for what a row further on reads: parts of rows come from other threads' caches, mostly, in steps that the processor does not foresee.
+inline void ask_ahead(const float* x, const int64_t* from, int64_t i, int64_t n, int64_t width) {
+  constexpr int64_t kAhead = 6;
+  if (i + kAhead >= n) return;
+  const float* const row = x + from[i + kAhead];
+  for (int64_t k = 0; k < width; k += 16) __builtin_prefetch(row + k);
+}
+
 template <Scatter f> void rows_f32(const void* px, const int64_t* from, void* py, const int64_t* to, int64_t n, int64_t width) {
   if (width == 1 || width == 2 || width == 4 || width == 8) return rows<f, float>(px, from, py, to, n, width);
   const float* const x = static_cast<const float*>(px);
   float* const y = static_cast<float*>(py);
-  const int64_t whole = width - width % kLanes, rest = width - whole;
+  const int64_t whole = width - width % kLanes;
   for (int64_t i = 0; i < n; ++i) {
     const float* const b = x + from[i];
     float* const a = y + to[i];
+    ask_ahead(x, from, i, n, width);
     int64_t k = 0;
     for (; k + 2 * kLanes <= whole; k += 2 * kLanes) {
       const F r = combine<f>(load(a + k), load(b + k)), s = combine<f>(load(a + k + kLanes), load(b + k + kLanes));
@@ -65,7 +91,12 @@ template <Scatter f> void rows_f32(const void* px, const int64_t* from, void* py
       store(a + k + kLanes, s);
     }
     if (k < whole) store(a + k, combine<f>(load(a + k), load(b + k)));
-    if (rest) store(a + whole, combine<f>(load(a + whole, rest), load(b + whole, rest)), rest);
+    // Not as a part of a vector: what was stored so is slow to load again, and rows meet.
+    k = whole;
+    if constexpr (kLanes > 8) k += narrow_part<f, 8>(a + k, b + k, width);
+    if constexpr (kLanes > 4) k += narrow_part<f, 4>(a + k, b + k, width);
+    k += narrow_part<f, 2>(a + k, b + k, width);
+    narrow_part<f, 1>(a + k, b + k, width);
   }
 }
 
