@@ -4,7 +4,9 @@ import warnings
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import tiercel
 from oracle import fails_everywhere, one_node
@@ -176,3 +178,60 @@ def test_bad_indices(index_type):
     empty = np.zeros((0, 3), np.float32)
     one = np.zeros((1, 3), index_type)
     fails_everywhere("index 0 is outside", "ScatterElements", [empty, one, np.zeros((1, 3), np.float32)], {"axis": 0}, 18)
+
+
+# ---- indices that an Expand made
+
+
+def expanded_model(op, opset, index, x, u, attrs, dynamic):
+    """Indices that are expanded to the updates' shape as it is at run time, or, where shapes are known, to a constant."""
+    def info(name, v):
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(v.dtype), [f"{name}{i}" for i in range(v.ndim)] if dynamic else v.shape)
+
+    nodes, constants = [helper.make_node("Expand", ["index", "shape"], ["wide"]), helper.make_node(op, ["x", "wide", "u"], ["y"], name="rows", **attrs)], []
+    if dynamic:
+        nodes.insert(0, helper.make_node("Shape", ["u"], ["shape"]))
+    else:
+        constants.append(numpy_helper.from_array(np.array(u.shape, np.int64), "shape"))
+    y = helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(x.dtype), [None] * x.ndim)
+    graph = helper.make_graph(nodes, "g", [info("index", index), info("x", x), info("u", u)], [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+@pytest.mark.parametrize("small, data, updates, axis, rewritten", [
+    ((40, 1), (9, 33), (40, 33), 0, True), ((40, 1), (9, 40), (40, 17), 0, True), ((70, 1, 1), (9, 5, 12), (70, 5, 12), 0, True),
+    ((3, 50, 1), (3, 9, 20), (3, 50, 20), 1, True), ((1, 50, 1), (3, 9, 20), (3, 50, 20), 1, True), ((1, 1), (4, 6), (3, 6), 0, True),
+    ((2, 1, 30, 1, 1), (2, 3, 8, 4, 5), (2, 3, 30, 3, 5), 2, True), ((1500, 1), (200, 128), (1500, 128), 0, True), ((0, 1), (4, 5), (0, 5), 0, True),
+    ((1, 30), (9, 30), (20, 30), 0, False), ((30, 1), (30, 9), (30, 9), 1, False), ((30, 4), (9, 4), (30, 4), 0, False), ((4,), (9, 4), (30, 4), 0, False),
+])  # fmt: skip
+def test_expanded_indices(small, data, updates, axis, rewritten, tmp_path):
+    rng = np.random.default_rng(len(updates) + updates[0])
+    for i, (reduction, dtype) in enumerate([("none", "float32"), ("add", "float32"), ("max", "float64"), ("mul", "int32"), ("min", "float16"), ("none", "uint8")]):
+        index = rng.integers(-data[axis], data[axis], small).astype(rng.choice(["int32", "int64"]))
+        x, u = drawn(rng, data, dtype), drawn(rng, updates, dtype)
+        op, opset, attrs = "ScatterElements", 18, {"axis": axis - len(data) * (i % 2), "reduction": reduction}
+        if reduction == "none":
+            op, opset, attrs = ("Scatter", 9, {"axis": axis}) if i else (op, 11, {"axis": axis})
+        expected = elements(x, np.broadcast_to(index, updates), u, axis, reduction)
+        for dynamic in [False, True]:
+            model = expanded_model(op, opset, index, x, u, attrs, dynamic).SerializeToString()
+            for threads in [1, 2, 5]:
+                options = tiercel.SessionOptions()
+                options.intra_op_num_threads = threads
+                if threads == 1 and not dynamic:
+                    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+                (got,) = tiercel.InferenceSession(model, options).run(None, {"index": index, "x": x, "u": u})
+                np.testing.assert_array_equal(got, expected, err_msg=f"{reduction} {dtype} {dynamic} {threads}")
+                if threads == 1 and not dynamic:
+                    domains = [n.domain for n in onnx.load(options.optimized_model_filepath).graph.node if n.op_type in ("Scatter", "ScatterElements")]
+                    assert domains == ["ai.tiercel" if rewritten else ""]
+
+
+def test_expanded_indices_out_of_range():
+    x, u = np.zeros((6, 40), np.float32), np.ones((30, 40), np.float32)
+    for bad in [6, -7, 2**63 - 1, -(2**63)]:
+        index = np.zeros((30, 1), np.int64)
+        index[17] = bad
+        model = expanded_model("ScatterElements", 18, index, x, u, {"axis": 0, "reduction": "add"}, False)
+        with pytest.raises(Exception, match=rf'ScatterElements node "rows".*index {bad} is outside \[-6, 5\]'):
+            tiercel.InferenceSession(model.SerializeToString()).run(None, {"index": index, "x": x, "u": u})
