@@ -1,4 +1,5 @@
 // Gather, GatherElements, GatherND: elements chosen by indices. A negative index counts from the end.
+#include "kernels/scatter/scatter.h"
 #include "ops/grad_tools.h"
 #include "ops/indexing.h"
 
@@ -83,29 +84,53 @@ void infer_gather_elements(InferContext& ctx) {
       ctx.check(indices[i] <= data[i], "the indices reach ", indices[i], " along axis ", i, " of extent ", data[i]);
 }
 
+// A run of the output whose indices lie together and whose data do, but for the index: rows behind the axis, which move as a whole where their
+// indices are all one (they were expanded, mostly), or steps along the last axis.
 void prepare_gather_elements(PrepareContext& ctx) {
   const Shape data = ctx.shape(0), out = ctx.out_shape(0);
   const int rank = out.rank(), axis = normalize_axis(ctx.node.attr_int("axis", 0), rank);
   const Element e(ctx.dtype(0));
   const Strides strides = strides_of(data);
-  const int64_t extent = data[axis], stride = strides[static_cast<size_t>(axis)], cols = out.back();
-  const int64_t step = axis == rank - 1 ? 0 : 1;  // how the data's place moves with the column, the index aside
-  const int64_t rows = out.count(0, rank - 1);
+  const int64_t extent = data[axis], stride = strides[static_cast<size_t>(axis)];
+  int inner = rank - 1;  // axes from here on are a run
+  int64_t cols = out.back();
+  while (inner > axis + 1 && strides[static_cast<size_t>(inner) - 1] == cols) cols *= out[--inner];
+  const bool along = axis >= inner;  // the run goes along the axis
+  const int64_t step = along ? 0 : 1, rows = cols ? out.count(0, inner) : 0;
+  bool whole = along;  // runs begin at equal distances
+  for (int k = 1; k < axis; ++k) whole &= out[k] == data[k];
   move_cost(ctx);
   with_index_type(ctx.dtype(1), [&]<class Index>(Index) {
     with_element_type(e, [&]<class T>(T) {
       ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+        const IndexKernels<Index>& kernels = index_kernels<Index>(scatter_kernels());
+        constexpr int64_t kBlock = 512;
         w.parallel_for(rows, move_grain(cols * e.size), [&](int64_t b, int64_t end) {
+          const Index* const all = a.in<Index>(1);
+          // Bounds of many indices at a time, before any is used.
+          for (const Index* i = all + b * cols; i < all + end * cols; i += kBlock) {
+            const int64_t n = std::min<int64_t>(kBlock, all + end * cols - i);
+            if (kernels.outside(i, n, extent)) [[unlikely]]
+              for (int64_t k = 0; k < n; ++k) place(i[k], extent, label);
+          }
           for (int64_t r = b; r < end; ++r) {
-            int64_t base = 0, t = r;
-            for (int k = rank - 2; k >= 0; --k) {
+            int64_t base = whole ? r * extent : 0, t = whole ? 0 : r;
+            for (int k = inner - 1; k >= 0 && t > 0; --k) {
               if (k != axis) base += t % out[k] * strides[static_cast<size_t>(k)];
               t /= out[k];
             }
-            const Index* index = a.in<Index>(1) + r * cols;
-            T* to = a.out<T>(0) + r * cols;
-            const T* from = a.in<T>(0) + base;
-            for (int64_t c = 0; c < cols; ++c) to[c] = from[c * step + place(index[c], extent, label) * stride];
+            const Index* const index = all + r * cols;
+            T* const to = a.out<T>(0) + r * cols;
+            const T* const from = a.in<T>(0) + base;
+            const auto at = [&](int64_t c) { return static_cast<int64_t>(index[c]) + (index[c] < 0 ? extent : 0); };
+            if (stride == 1 && along) {
+              for (int64_t c = 0; c < cols; ++c) to[c] = from[at(c)];
+              continue;
+            }
+            int64_t p = kMixedRow;
+            if (step && cols > 1) kernels.rows(index, 1, cols, extent, &p);
+            if (p != kMixedRow) std::copy_n(from + p * stride, cols, to);
+            else for (int64_t c = 0; c < cols; ++c) to[c] = from[c * step + at(c) * stride];
           }
         });
       });

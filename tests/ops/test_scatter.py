@@ -1,4 +1,4 @@
-"""Drawn ScatterElements, Scatter and ScatterND against numpy's unbuffered `at`, bit for bit and on any number of threads."""
+"""Drawn ScatterElements, Scatter, ScatterND and GatherElements against numpy's unbuffered `at`, bit for bit and on any number of threads."""
 
 import warnings
 
@@ -146,7 +146,22 @@ def test_lanes(data, shape, axis):
             runs_alike("ScatterElements", [x, index, u], {"axis": axis, "reduction": reduction}, 18, elements(x, index, u, axis, reduction))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "complex128", "str"])
+def test_drawn_gather(dtype):
+    rng = np.random.default_rng(7)
+    for i in range(24):
+        data, shape, axis = draw_elements(rng, large=i % 4 == 0)
+        x = drawn(rng, data, dtype)
+        index = drawn_index(rng, shape, axis, data[axis], rng.choice(["free", "rows", "nearly"]))
+        where = list(np.indices(shape, sparse=True))
+        where[axis] = index
+        runs_alike("GatherElements", [x, index], {"axis": axis}, 13, x[tuple(np.broadcast_arrays(*where))], threads=(1, 3), dynamic=i % 3 == 1)
+        index.reshape(-1)[int(rng.integers(0, index.size))] = bad = int(rng.choice([data[axis], -data[axis] - 1]))
+        fails_everywhere(rf"index {bad} is outside \[{-data[axis]}, {data[axis] - 1}\]", "GatherElements", [x, index], {"axis": axis}, 13)
+
+
 def test_nothing_to_write():
+    runs_alike("GatherElements", [np.zeros((2**40, 0), np.float32), np.zeros((2**40, 0), np.int64)], {"axis": 0}, 13, np.zeros((2**40, 0), np.float32))
     x = np.ones((3, 0, 4), np.float32)
     runs_alike("ScatterElements", [x, np.zeros((5, 0, 4), np.int64), np.zeros((5, 0, 4), np.float32)], {"axis": 0}, 18, x)
     runs_alike("ScatterElements", [x[:0], np.zeros((0, 0, 0), np.int64), x[:0, :, :0]], {"axis": 0}, 18, x[:0])
