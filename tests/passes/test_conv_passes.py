@@ -186,7 +186,7 @@ def test_layout_through_other_operators(tmp_path):
     gate = b.op("HardSigmoid", b.conv(b.op("Relu", b.conv(gate, 68, 17, 1)), 17, 68, 1))
     y = b.op("Mul", y, gate)
     y = b.op("Add", b.op("Sigmoid", y), y)
-    y = b.conv(b.op("Mul", y, rand(1, 68, 1, 1)), 68, 7, 3)
+    y = b.conv(b.op("Mul", y, rand(1, 68, 1, 1)), 68, 20, 3)
     ops = check(b, {"x": rand(2, 3, 10, 12)}, [y], tmp_path)
     assert ops["Reorder"] == 1, ops
     check(b, {"x": rand(1, 3, 9, 14)}, [y], tmp_path, dynamic={("x", 0): "n", ("x", 2): "h", ("x", 3): "w"})
