@@ -55,4 +55,29 @@ void Worker::wait_for_all() {
   set_ ^= 1;
 }
 
+bool Worker::tell(bool team) {
+  TeamState& s = *state_;
+  s.decided.store(++decisions_ << 1 | static_cast<uint32_t>(team), std::memory_order_seq_cst);
+  if (s.sleeping.load(std::memory_order_seq_cst)) wake_all(s.decided);
+  return team;
+}
+
+// A later decision than this one means that this one was for thread 0 alone: it would have waited for us.
+bool Worker::follow() {
+  TeamState& s = *state_;
+  ++decisions_;
+  for (int spins = 0;; ++spins) {
+    const uint32_t seen = s.decided.load(std::memory_order_acquire);
+    if (s.failed.load(std::memory_order_acquire)) throw TeamAborted();
+    if (seen >> 1 >= decisions_) return seen >> 1 == decisions_ && (seen & 1);
+    if (spins < kBarrierSpins) {
+      cpu_relax();
+      continue;
+    }
+    s.sleeping.fetch_add(1, std::memory_order_seq_cst);
+    if (s.decided.load(std::memory_order_seq_cst) == seen) sleep_while(s.decided, seen);
+    s.sleeping.fetch_sub(1, std::memory_order_seq_cst);
+  }
+}
+
 }  // namespace tiercel

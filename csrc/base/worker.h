@@ -41,12 +41,15 @@ struct TeamState {
   alignas(64) std::atomic<int> sleeping{0};     // at a barrier
   alignas(64) std::atomic<bool> failed{false};  // a thread threw: barrier() throws TeamAborted in the others
   alignas(64) std::atomic<int64_t> agreed{0};   // see Worker::agree
+  alignas(64) std::atomic<uint32_t> decided{0};  // twice the number of the last decision, + 1 where it was for the team: see Worker::decide
 
   // A thread threw: those at a barrier leave it.
   void fail() {
     failed.store(true, std::memory_order_release);
     phase.fetch_add(1, std::memory_order_seq_cst);
     wake_all(phase);
+    decided.fetch_or(1u << 31, std::memory_order_seq_cst);
+    wake_all(decided);
   }
   void reset(int threads) {
     if (threads > capacity) {
@@ -57,6 +60,7 @@ struct TeamState {
       for (auto& set : ranges[static_cast<size_t>(t)].taken)
         for (std::atomic<int64_t>& taken : set) taken.store(0, std::memory_order_relaxed);
     arrived.store(0, std::memory_order_relaxed);
+    decided.store(0, std::memory_order_relaxed);
     failed.store(false, std::memory_order_release);
   }
 };
@@ -98,6 +102,10 @@ class Worker {
     }
   }
 
+  // Should the team do what comes? Thread 0 tells, and may be ahead of the others as long as it says no: they do not wait for it to do the thing
+  // alone. Before something that the others do as well, a barrier is due.
+  bool decide(bool team) { return count_ == 1 ? team : index_ == 0 ? tell(team) : follow(); }
+
   // Thread 0 computes f(), every thread gets its result (an integer, bool or enum).
   template <class F>
   auto agree(F&& f) {
@@ -112,10 +120,13 @@ class Worker {
 
  private:
   void wait_for_all();
+  bool tell(bool team);
+  bool follow();
 
   int index_ = 0, count_ = 1;
   int loops_ = 0;  // parallel loops since the last barrier
   int set_ = 0;    // of counters, see TeamState::Ranges
+  uint32_t decisions_ = 0;  // so far, the same for all threads when they have come to the same place
   TeamState* state_ = nullptr;
 };
 

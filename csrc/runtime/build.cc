@@ -367,10 +367,12 @@ class Builder {
       Instruction& ins = p_.instructions[n];
       mine.clear();
       accesses(n, mine);
-      bool wait = ins.mode != Mode::kKernel || (ins.updates && n > 0 && !p_.instructions[n - 1].updates);
+      bool wait = ins.updates && n > 0 && !p_.instructions[n - 1].updates;
+      // Those that learn their shapes as they run see to what comes after them, and read when all else is done.
+      if (ins.mode != Mode::kKernel) wait = std::any_of(pending.begin(), pending.end(), [](const Access& a) { return a.parallel; });
       for (const Access& a : mine)
         for (const Access& b : pending)
-          if ((a.write || b.write) && (a.parallel || b.parallel) && a.space == b.space && a.begin < b.end && b.begin < a.end)
+          if (ins.mode == Mode::kKernel && (a.write || b.write) && (a.parallel || b.parallel) && a.space == b.space && a.begin < b.end && b.begin < a.end)
             wait = true;
       ins.barrier_before = wait;
       if (wait) { pending.clear(); ++p_.barriers; }

@@ -115,8 +115,10 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
   Buffer arena;
   const int64_t need = program->arena_bytes;
   int64_t capacity = need;
+  SpareMemory spare;
   {
     std::lock_guard lock(mutex_);
+    if (program->dynamic) std::swap(spare, spare_);
     for (Entry& e : entries_)
       if (e.program == program) {
         if (!e.frames.empty()) {
@@ -143,6 +145,7 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
     }
   }
   if (!frame) frame = std::make_unique<Frame>(program);
+  frame->spare = std::move(spare);
   if (need && !arena) arena = allocate(static_cast<size_t>(capacity));
   bind_arena(*frame, std::move(arena), capacity);
   return Lease(*this, std::move(frame));
@@ -151,6 +154,8 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
 void ProgramCache::give_back(std::unique_ptr<Frame> frame) {
   std::list<Entry> gone;  // destroyed after the lock
   std::lock_guard lock(mutex_);
+  if (frame->program->dynamic) std::swap(spare_, frame->spare);  // of runs at a time, one's serves again
+  frame->spare = {};
   if (frame->arena) arenas_.insert(arenas_.begin(), {frame->arena_capacity, std::move(frame->arena)});
   for (Entry& e : entries_)
     if (e.program == frame->program) {

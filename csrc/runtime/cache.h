@@ -86,6 +86,7 @@ class ProgramCache {
   std::unordered_multimap<size_t, Entries::iterator> by_hash_;
   int64_t bytes_ = 0;
   std::vector<std::pair<int64_t, Buffer>> arenas_;  // free, shared by all Programs
+  SpareMemory spare_;
 };
 
 }  // namespace tiercel

@@ -32,9 +32,17 @@ RuntimeValue value_at(const Frame& f, int slot) {
   return Tensor(s.type.dtype, s.type.shape, f.table[slot], nullptr, s.type.layout);
 }
 
-void set_dynamic(Frame& f, int slot, RuntimeValue v) {
+void set_dynamic(Frame& f, int slot, RuntimeValue v, bool spared = false) {
   f.table[slot] = v.is_tensor() ? v.tensor().data() : nullptr;
   f.dynamic[slot] = std::move(v);
+  f.spared[slot] = spared;
+}
+
+void release(Frame& f, int slot) {
+  RuntimeValue& v = f.dynamic[slot];
+  Buffer memory = f.spared[slot] ? v.tensor().owner() : nullptr;
+  v = RuntimeValue();
+  if (memory) f.spare.give(std::move(memory));
 }
 
 // Infers and prepares a node for the shapes that its inputs have now, unless they are those of the last time.
@@ -77,51 +85,72 @@ void resolve(Frame& f, const Instruction& ins, LateState& state, const ExecuteCo
     if (slot < 0) continue;
     const Type& type = p.outputs[o];
     Tensor t;
+    bool spared = type.dtype != DType::kString;
     for (auto [out, from] : p.aliases)
       if (out == o) {  // keeps a dynamic input alive; borrowed memory stays borrowed
         const Tensor& source = tensors[from];
         t = Tensor(type.dtype, type.shape, source.data(), source.owner(), type.layout);
+        spared = spared && operands[from] >= 0 && f.program->slots[operands[from]].storage == Storage::kDynamic && f.spared[operands[from]];
         if (!source.owner()) t = Tensor();  // arena memory may be reused while the view lives: copy below
         if (!t.defined()) {
           t = Tensor(type.dtype, type.shape, type.layout);
           std::memcpy(t.data(), source.data(), static_cast<size_t>(t.bytes()));
         }
       }
+    if (!t.defined() && spared) {
+      Buffer memory = f.spare.take(bytes_of(type.dtype, storage_count(type.shape, type.layout)));
+      void* const data = memory.get();
+      t = Tensor(type.dtype, type.shape, data, std::move(memory), type.layout);
+    }
     if (!t.defined()) t = Tensor(type.dtype, type.shape, type.layout);
-    set_dynamic(f, slot, std::move(t));
+    set_dynamic(f, slot, std::move(t), spared);
   }
 }
 
-void run_late(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext& context) {
+// Is a node whose shapes are known now worth the team?
+bool worth_a_team(const Prepared& p) {
+  constexpr double kTeamUs = 3;
+  if (!p.kernel || p.serial) return false;
+  double work = 0;
+  if (p.cost) work = estimate_us(*p.cost);
+  else for (const Type& t : p.outputs) if (t.static_shape()) work += static_cast<double>(t.shape.count()) / 2e3;
+  return work > kTeamUs;
+}
+
+// `alone`: has thread 0 done something that the others have not waited for? A barrier is due before they read it.
+void run_late(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext& context, bool& alone) {
   LateState& state = f.states[ins.state];
+  const auto args = [&] { return Args(f.table.data(), &f.program->operands[ins.first_slot], ins.num_inputs, state.workspace.get()); };
   if (w.index() == 0) resolve(f, ins, state, context);
-  w.barrier();
-  const Prepared& p = state.prepared;
-  if (p.kernel) {
-    const Args args(f.table.data(), &f.program->operands[ins.first_slot], ins.num_inputs, state.workspace.get());
-    double work = 0;
-    if (p.cost) work = estimate_us(*p.cost);
-    else for (const Type& t : p.outputs) if (t.static_shape()) work += static_cast<double>(t.shape.count()) / 2e3;
-    if (!p.serial && work > 3) p.kernel->run(args, w);
-    else if (w.index() == 0) { Worker one = alone(); p.kernel->run(args, one); }
+  if (w.decide(w.index() == 0 && w.count() > 1 && worth_a_team(state.prepared))) {
     w.barrier();
+    state.prepared.kernel->run(args(), w);
+    w.barrier();
+    alone = false;
+    return;
   }
+  alone = true;
+  if (w.index() != 0 || !state.prepared.kernel) return;
+  Worker one = tiercel::alone();
+  state.prepared.kernel->run(args(), one);
 }
 
-void run_eval(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext& context) {
+void run_eval(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext& context, bool& alone) {
   LateState& state = f.states[ins.state];
   const int32_t* operands = &f.program->operands[ins.first_slot];
+  const bool collective = ins.row->flags & kCollective;
+  alone = !collective;
   if (w.index() == 0) {
     std::vector<RuntimeValue> in;
     for (int i = 0; i < ins.num_inputs; ++i) in.push_back(value_at(f, operands[i]));
     state.eval = std::make_unique<EvalContext>(*ins.node, std::move(in), ins.num_outputs, context.bodies);
-    if (!(ins.row->flags & kCollective)) {
-      Worker one = alone();
+    if (!collective) {
+      Worker one = tiercel::alone();
       ins.row->eval(*state.eval, one);
     }
   }
-  w.barrier();
-  if (ins.row->flags & kCollective) {
+  if (collective) {
+    w.barrier();
     ins.row->eval(*state.eval, w);
     w.barrier();
   }
@@ -132,7 +161,7 @@ void run_eval(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext&
     }
     state.eval.reset();
   }
-  w.barrier();
+  if (collective) w.barrier();
 }
 
 // Denormals cost hundreds of cycles each: a run flushes them to zero and restores the caller's mode.
@@ -160,7 +189,10 @@ class FlushDenormals {
 
 Frame::Frame(std::shared_ptr<const Program> p) : program(std::move(p)) {
   table.assign(program->slots.size(), nullptr);
-  if (program->dynamic) dynamic.resize(program->slots.size());
+  if (program->dynamic) {
+    dynamic.resize(program->slots.size());
+    spared.resize(program->slots.size());
+  }
   states.resize(program->num_states);
   results.resize(program->outputs.size());
 }
@@ -199,14 +231,11 @@ void execute(Frame& f, Worker& worker, const ExecuteContext& context) {
   const Program& p = *f.program;
   const FlushDenormals flush;
   char* arena = static_cast<char*>(f.arena.get());
-  std::vector<int> releasable, released;
+  bool alone = false;  // has thread 0 run ahead since the last barrier?
   for (const Instruction& ins : p.instructions) {
-    if (ins.barrier_before) {
+    if (ins.barrier_before || (alone && ins.mode == Mode::kKernel && ins.parallel)) {
       worker.barrier();
-      if (worker.index() == 0 && !releasable.empty()) {
-        for (const int slot : releasable) f.dynamic[slot] = RuntimeValue();
-        releasable.clear();
-      }
+      alone = false;
     }
     if (context.terminate && worker.index() == 0 && context.terminate->load(std::memory_order_relaxed))
       fail(Code::kFail, "the run was stopped: RunOptions.terminate is set");
@@ -218,16 +247,18 @@ void execute(Frame& f, Worker& worker, const ExecuteContext& context) {
         if (ins.parallel) {
           ins.kernel->run(args, worker);
         } else if (worker.index() == 0) {
-          Worker one = alone();
+          Worker one = tiercel::alone();
           ins.kernel->run(args, one);
         }
         break;
       }
-      case Mode::kLate: run_late(f, ins, worker, context); break;
-      case Mode::kEval: run_eval(f, ins, worker, context); break;
+      case Mode::kLate: run_late(f, ins, worker, context, alone); break;
+      case Mode::kEval: run_eval(f, ins, worker, context, alone); break;
     }
     if (context.profile) worker.barrier();  // else a node's time would hold another one's work, and miss its own
-    if (worker.index() == 0) releasable.insert(releasable.end(), ins.release.begin(), ins.release.end());
+    // What lies in dynamic slots is read by thread 0, or by all up to a barrier that they have passed.
+    if (worker.index() == 0)
+      for (const int slot : ins.release) release(f, slot);
   }
   worker.barrier();
 }
@@ -262,7 +293,7 @@ void collect_outputs(Frame& f, std::span<RuntimeValue> outputs) {
     outputs[i] = std::move(to);
   }
   for (RuntimeValue& v : f.results) v = RuntimeValue();
-  for (RuntimeValue& v : f.dynamic) if (!v.empty()) v = RuntimeValue();
+  for (size_t slot = 0; slot < f.dynamic.size(); ++slot) if (!f.dynamic[slot].empty()) release(f, static_cast<int>(slot));
 }
 
 }  // namespace tiercel

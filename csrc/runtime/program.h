@@ -11,6 +11,7 @@
 #include "graph/graph.h"
 #include "ops/evaluate.h"
 #include "ops/registry.h"
+#include "runtime/spare.h"
 
 namespace tiercel {
 
@@ -154,6 +155,8 @@ struct Frame {
   bool bound = false;
   std::vector<void*> table;            // by slot
   std::vector<RuntimeValue> dynamic;   // by slot; empty when the Program has none
+  std::vector<char> spared;            // by slot, as `dynamic`: does its memory go back to `spare`?
+  SpareMemory spare;
   std::vector<LateState> states;
   int64_t late_bytes = 0;              // of the states' workspaces, as the cache counted them
   std::vector<RuntimeValue> results;   // by graph output
