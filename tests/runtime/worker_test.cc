@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -83,6 +84,51 @@ TEST(what_others_wrote_is_seen_after_a_barrier) {
     });
     for (const int64_t x : a) CHECK_EQ(x, 60);
   }
+}
+
+// What thread 0 does alone it does in order, without waiting for the others; what it calls the team for, all do, after it.
+TEST(thread_0_runs_ahead_until_it_calls_the_team) {
+  TeamState state;
+  for (const int count : {1, 2, 3, 5}) {
+    constexpr int kSteps = 400;
+    std::vector<bool> team;
+    for (int i = 0; i < kSteps; ++i) team.push_back(integer(0, 4) == 0);
+    std::vector<int> alone;
+    std::vector<std::atomic<int>> together(kSteps);
+    std::atomic<bool> good{true};
+    on_threads(count, state, [&](Worker& w) {
+      for (int i = 0; i < kSteps; ++i) {
+        if (w.index() == 0 && i % 97 == 5) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the others fall asleep
+        if (w.decide(w.index() == 0 && team[static_cast<size_t>(i)]) != team[static_cast<size_t>(i)]) good = false;
+        if (!team[static_cast<size_t>(i)]) {
+          if (w.index() == 0) alone.push_back(i);
+          continue;
+        }
+        w.barrier();
+        if (alone.size() + static_cast<size_t>(std::count(team.begin(), team.begin() + i, true)) != static_cast<size_t>(i)) good = false;
+        ++together[static_cast<size_t>(i)];
+        w.barrier();
+      }
+    });
+    CHECK(good);
+    for (int i = 0; i < kSteps; ++i) CHECK_EQ(together[static_cast<size_t>(i)].load(), team[static_cast<size_t>(i)] ? count : 0);
+  }
+}
+
+TEST(who_waits_for_a_decision_is_told_of_a_failure) {
+  TeamState state;
+  for (const int count : {2, 4})
+    for (const int late : {0, 3}) {  // milliseconds: the others spin, or sleep
+      const int aborted = on_threads(count, state, [&](Worker& w) {
+        w.decide(false);
+        if (w.index() == 0) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(late));
+          fail(Code::kFail, "on purpose");
+        }
+        w.decide(false);
+      });
+      CHECK_EQ(aborted, count - 1);
+    }
 }
 
 TEST(a_thread_that_throws_ends_the_others_and_the_next_run_is_whole) {
