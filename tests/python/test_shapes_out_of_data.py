@@ -75,7 +75,7 @@ def test_an_error_in_between_ends_the_team():
     bad = helper.make_node("Gather", ["x", "beyond"], ["z"], axis=0)
     nodes.insert(8, helper.make_node("Add", ["rows0", "many"], ["beyond"]))
     nodes.insert(9, bad)
-    made = helper.make_graph(nodes, "g", list(graph.input) + [helper.make_tensor_value_info("many", 7, [])],
+    made = helper.make_graph(nodes, "g", [*list(graph.input), helper.make_tensor_value_info("many", 7, [])],
                              [helper.make_tensor_value_info("y", 1, None), helper.make_tensor_value_info("z", 1, None)], list(graph.initializer))
     options = tiercel.SessionOptions()
     options.intra_op_num_threads = 3
