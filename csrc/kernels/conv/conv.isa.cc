@@ -64,9 +64,14 @@ struct Pass {
 };
 constexpr int64_t kLine = 16;  // floats
 
+// What x is: blocks of channels, the same where there is one tap, within the image (a loop less: tiles of one block of outputs gain a fifth),
+// or planes.
+enum class Form { kBlocks, kPoint, kPlanes };
+
 // Tile of R pixels by O blocks.
-template <int R, int O, bool kBorder, bool kPlain>
+template <int R, int O, bool kBorder, Form kForm>
 void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& pass) {
+  constexpr bool kPlain = kForm == Form::kPlanes;
   const int64_t b0 = pass.b0, b1 = pass.b1;
   constexpr int kWide = kConvBlock / kLanes;  // registers of a block
   constexpr int V = O * kWide;
@@ -89,7 +94,33 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) p[r] = tile.x[r];
   const float* w = t.w + b0 * s.taps * kConvBlock * O * kConvBlock;
-  if constexpr (kPlain) {
+  const auto end_chain = [&]() __attribute__((always_inline)) {  // its sums join those before them
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        const int64_t at = tile.y[r] + v / kWide * s.y_block + v % kWide * kLanes;
+        store(t.y + at, sum ? load(sum + at) + acc[r][v] : acc[r][v]);
+        acc[r][v] = zero();
+      }
+    sum = t.y;
+  };
+  if constexpr (kForm == Form::kPoint) {
+    const float* next = pass.next;
+    for (int64_t b = b0; b < b1;) {
+      for (const int64_t end = b1 - b < kChain ? b1 : b + kChain; b < end; ++b) {
+        int64_t off = b * s.x_block;
+        for (int i = 0; i < pass.lines; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) __builtin_prefetch(p[r] + off + R * s.x_pixel, 0, 3);
+        for (const int64_t last = off + (b + 1 < t.blocks ? kConvBlock : t.last); off != last; off += 4) {
+          accumulate<R, V, 4>(acc, p, off, w);
+          w += 4 * V * kLanes;
+        }
+      }
+      if (b < b1) end_chain();
+    }
+  } else if constexpr (kPlain) {
     for (int k = 0; k < s.taps; ++k) {
       int64_t off = s.tap_offset[k];
       [[maybe_unused]] int64_t step[R];
@@ -122,15 +153,7 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
       for (int k = 0, until = s.fetch; k < s.taps; ++k) {
         if (--chain < 0) {
           chain = kChain - 1;
-#pragma GCC unroll 16
-          for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) {
-              const int64_t at = tile.y[r] + v / kWide * s.y_block + v % kWide * kLanes;
-              store(t.y + at, sum ? load(sum + at) + acc[r][v] : acc[r][v]);
-              acc[r][v] = zero();
-            }
-          sum = t.y;
+          end_chain();
         }
         int64_t off = s.tap_offset[k] + b * s.x_block;
         for (int i = 0; i < pass.lines; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
@@ -188,11 +211,12 @@ void tile(const ConvShape& s, const ConvTask& t, const Tile& tile, const Pass& p
 }
 
 using TileFn = void (*)(const ConvShape&, const ConvTask&, const Tile&, const Pass&);
-struct TileFns { TileFn f[2][2]; };  // [border][plain]
+struct TileFns { TileFn f[2][3]; };  // [border][form]
 
 template <int R, int O> constexpr TileFns tile_fns() {
   if constexpr (R <= kRows[O])
-    return {{{&tile<R, O, false, false>, &tile<R, O, false, true>}, {&tile<R, O, true, false>, &tile<R, O, true, true>}}};
+    return {{{&tile<R, O, false, Form::kBlocks>, &tile<R, O, false, O == 1 ? Form::kPoint : Form::kBlocks>, &tile<R, O, false, Form::kPlanes>},
+             {&tile<R, O, true, Form::kBlocks>, &tile<R, O, true, Form::kBlocks>, &tile<R, O, true, Form::kPlanes>}}};
   else
     return {};
 }
@@ -280,6 +304,7 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
   const int64_t rows = (end - begin) / tiles, longer = (end - begin) % tiles;  // balanced: no tile is a remainder
   const int64_t pass = s.plain || t.pass <= 0 ? t.blocks : t.pass;
   const TileFns* const fns = kTiles[t.panel - 1];
+  const int form = static_cast<int>(s.plain ? Form::kPlanes : s.taps == 1 && s.tap_offset[0] == 0 ? Form::kPoint : Form::kBlocks);
   for (int64_t b = 0; b < t.blocks; b += pass) {
     const int64_t b_end = b + pass < t.blocks ? b + pass : t.blocks;
     // The weights of the next pass, or the next task's, in shares of a tile each.
@@ -296,7 +321,7 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
       const Pass p{b, b_end, next, left > 0 ? static_cast<int>(share) : 0};
       left -= share * steps;
       next += share * steps * kLine;
-      fns[n - 1].f[border][s.plain](s, t, tile, p);
+      fns[n - 1].f[border][form](s, t, tile, p);
     }
   }
 }
