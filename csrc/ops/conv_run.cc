@@ -20,6 +20,7 @@ constexpr double kOthersLines = 0.06; // of the whole, where each thread reads w
 constexpr int64_t kLargePanel = 192 << 10;    // a panel above this is walked in passes of kPassBytes
 constexpr int64_t kPassBytes = 128 << 10;
 constexpr double kTaskFlops = 2e6;            // about ten microseconds
+constexpr double kFewFlops = 1e6;
 constexpr int64_t kTasks = 64;                // at most, of one kind: enough to balance, few enough to keep chunks long
 constexpr int64_t kReorderPixels = 1024;
 
@@ -106,8 +107,10 @@ class DirectConv final : public Kernel {
     std::vector<int64_t> before(1);
     for (const Unit& u : units) before.push_back(before.back() + plan.phases[static_cast<size_t>(u.phase)].panels[static_cast<size_t>(u.panel)].panel);
     double least = INFINITY;
+    const int64_t finer = p.flops() < kFewFlops ? 2 : 8;  // where the search would take as long as what it gains
     for (const bool by_panel : {false, true})
-      for (int64_t c = fewest; c <= most; c += std::max<int64_t>(1, c / 8)) {
+      for (int64_t c = fewest; c <= most; c += std::max<int64_t>(1, c / finer)) {
+        if (by_panel && count == 1) break;  // the same
         const auto chunk = static_cast<int64_t>(std::ceil(pixels / static_cast<double>(c))), tiles = ceil_div(chunk, most_rows);
         const double rows = static_cast<double>(chunk) / static_cast<double>(tiles);
         const double start = by_panel || weights <= kL1Weights ? 1 : weights <= kSmallWeights ? 4 : 8;
