@@ -1,4 +1,5 @@
-// Identity, Reshape, Flatten, Squeeze, Unsqueeze: the same memory, perhaps under another shape.
+// Identity, Reshape, Flatten, Squeeze, Unsqueeze: the same memory, perhaps under another shape. ai.tiercel.SqueezeOnes takes attribute `axis` away
+// where its extent is 1, and leaves it otherwise.
 #include <algorithm>
 
 #include "ops/grad.h"
@@ -161,6 +162,17 @@ void infer_squeeze(InferContext& ctx) {
   set_reshaped(ctx, r);
 }
 
+void infer_squeeze_ones(InferContext& ctx) {
+  ctx.input(0);
+  if (!ctx.ranked(0)) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
+  const Shape& s = ctx.shape(0);
+  const int axis = ctx.axis(ctx.node.attr_int("axis", 0), s.rank());
+  if (is_symbol(s[axis])) return ctx.set_output(0, Type::tensor(ctx.dtype(0)));
+  Shape r;
+  for (int i = 0; i < s.rank(); ++i) if (i != axis || s[i] != 1) r.push_back(s[i]);
+  set_reshaped(ctx, r);
+}
+
 void infer_unsqueeze(InferContext& ctx) {
   ctx.input(0);
   bool given = false;
@@ -190,6 +202,7 @@ const OpRegistration rows({
     {"Flatten", "", 1, infer_flatten, alias},
     {"Squeeze", "", 1, infer_squeeze, alias},
     {"Unsqueeze", "", 1, infer_unsqueeze, alias},
+    {"SqueezeOnes", kTiercelDomain, 1, infer_squeeze_ones, alias},
 });
 
 void grad(GradContext& c) { c.set(0, c.w.reshape_like(c.dy(), c.x(0))); }

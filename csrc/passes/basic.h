@@ -16,6 +16,9 @@ void fold_constants(Graph& graph);
 void fold_rest(Graph& graph);
 // An If with a constant condition becomes the branch it takes.
 void inline_if(Graph& graph);
+// If(an axis of X has extent 1, Squeeze(X), X), which exporters write for a squeeze of unknown extents, becomes ai.tiercel.SqueezeOnes: a Program, which
+// knows its extents, has nothing to decide.
+void squeeze_if(Graph& graph);
 // Nodes that give back their input: Identity, Dropout at inference, Cast to the same type, Concat of one, ...
 void eliminate(Graph& graph);
 // Common subexpressions, and equal small constants, once.

@@ -1,8 +1,12 @@
 // Passes about bodies of control flow.
+#include <algorithm>
 #include <map>
+#include <optional>
 #include <unordered_map>
 
+#include "ops/registry.h"
 #include "passes/basic.h"
+#include "passes/match.h"
 
 namespace tiercel {
 namespace {
@@ -130,6 +134,63 @@ void inline_if(Graph& graph) {
         to = graph.emit("Identity", "", 1, {to}, v->type, node);
       graph.replace_uses(v, to);
     }
+    graph.erase(node);
+  }
+}
+
+namespace {
+
+// What a body's value is outside, when the body takes it as it is.
+Value* captured(const Node* node, const Graph* body, const Value* v) {
+  const auto found = std::find(body->inputs().begin(), body->inputs().end(), v);
+  return found == body->inputs().end() ? nullptr : node->inputs[node->captures_begin(body) + static_cast<int>(found - body->inputs().begin())];
+}
+
+std::optional<int64_t> only_axis(const Node* squeeze) {
+  if (squeeze->has("axes")) {
+    const std::vector<int64_t> axes = squeeze->attr_ints("axes");
+    return axes.size() == 1 ? std::optional(axes[0]) : std::nullopt;
+  }
+  const Value* v = squeeze->input(1);
+  if (!v || !v->is_constant() || v->constant.count() != 1) return std::nullopt;
+  return v->constant.ints()[0];
+}
+
+// Is `condition` "axis `axis` of x has extent 1"?
+bool asks_for_one(const Value* condition, const Value* x, int64_t axis) {
+  const Node* equal = match::made_by(condition, "Equal");
+  if (!equal) return false;
+  const bool first = match::is_scalar(equal->inputs[0], 1);
+  if (!first && !match::is_scalar(equal->inputs[1], 1)) return false;
+  const Node* gather = match::made_by(equal->inputs[first ? 1 : 0], "Gather");
+  const Node* shape = gather ? match::made_by(gather->inputs[0], "Shape") : nullptr;
+  const auto index = gather ? match::scalar(gather->inputs[1]) : std::nullopt;
+  if (!shape || !index || shape->inputs[0] != x || shape->has("start") || shape->has("end")) return false;
+  const int rank = match::rank(x);
+  const auto from_front = [&](int64_t a) { return a < 0 && rank >= 0 ? a + rank : a; };
+  return from_front(static_cast<int64_t>(*index)) == from_front(axis);
+}
+
+}  // namespace
+
+void squeeze_if(Graph& graph) {
+  for (auto it = graph.nodes().begin(); it != graph.nodes().end();) {
+    Node* const node = (it++)->get();
+    if (!node->is("If") || node->outputs.size() != 1 || !node->outputs[0]) continue;
+    const Graph *yes = node->attr_graph("then_branch"), *no = node->attr_graph("else_branch");
+    if (!yes || !no || yes->outputs().size() != 1 || no->outputs().size() != 1) continue;
+    const Node* squeeze = match::made_by(yes->outputs()[0], "Squeeze");
+    const Node* same = match::made_by(no->outputs()[0], "Identity");
+    Value* const x = squeeze ? captured(node, yes, squeeze->inputs[0]) : nullptr;
+    if (!x || captured(node, no, same ? same->inputs[0] : no->outputs()[0]) != x) continue;
+    const auto axis = only_axis(squeeze);
+    if (!axis || !asks_for_one(node->inputs[0], x, *axis)) continue;
+    Value* const v = node->outputs[0];
+    Value* const y = graph.emit("SqueezeOnes", kTiercelDomain, 1, {x}, v->type, node);
+    y->producer->name = node->name;
+    y->producer->set("axis", *axis);
+    if (v->graph_output_uses) std::swap(v->name, y->name);
+    graph.replace_uses(v, y);
     graph.erase(node);
   }
 }

@@ -32,6 +32,7 @@ constexpr Pass kPasses[] = {
     {"sink_constants", 1, sink_constants},
     {"fold_constants", 1, fold_constants},
     {"inline_if", 1, inline_if},
+    {"squeeze_if", 1, squeeze_if},
     {"eliminate", 1, eliminate},
     {"merge_common", 1, merge_common},
     {"expand_einsum", 1, expand_einsum},
