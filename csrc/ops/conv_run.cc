@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/reduce/reduce.h"
 #include "kernels/reorder/reorder.h"
 
 namespace tiercel {
@@ -238,11 +239,24 @@ class DirectConv final : public Kernel {
     }
   }
 
+  static bool has_nan(const float* x, int64_t n) {
+    constexpr int64_t kMost = 1024;
+    int32_t at[kMost];
+    for (int64_t i = 0; i < n; i += kMost)
+      if (reduce().beyond(x + i, std::min(kMost, n - i), INFINITY, true, at)) return true;
+    return false;
+  }
+
   // Sums of a panel that several groups share are NaN where another group has an infinity or NaN, for its weights there are zeros: those pixels
   // again, each group for itself.
   static void keep_groups_apart(const ConvProblem& p, const ConvPhase& phase, const ConvPanel& panel, const ConvTask& t, int64_t first, int64_t last) {
     const ConvShape& s = phase.shape;
     const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups;
+    if (!p.transposed) {  // the pixels lie together: most have none
+      bool some = false;
+      for (int64_t o = 0; !some && o < panel.panel; ++o) some = has_nan(t.y + o * s.y_block + first * kConvBlock, (last - first) * kConvBlock);
+      if (!some) return;
+    }
     for (int64_t i = first; i < last; ++i) {
       const int64_t at[3] = {i / s.out[2] / s.out[1], i / s.out[2] % s.out[1], i % s.out[2]};
       const int64_t y_at = at[0] * s.y_step[0] + at[1] * s.y_step[1] + at[2] * s.y_step[2];
