@@ -1,6 +1,9 @@
 // RoiAlign (He et al., Mask R-CNN, 2017) and MaxRoiPool (Girshick, Fast R-CNN, 2015): regions of feature maps to fixed sizes.
 #include <cmath>
+#include <vector>
 
+#include "kernels/reorder/reorder.h"
+#include "kernels/roi_align/roi_align.h"
 #include "ops/movement.h"
 #include "ops/numeric.h"
 #include "ops/roi.h"
@@ -39,7 +42,92 @@ void infer_roi_align(InferContext& ctx) {
   const Dim w = extent_of(ctx, "output_width", ctx.node.attr_int("output_width", 1));
   const Shape r{count, ctx.ranked(0) ? ctx.shape(0)[1] : ctx.fresh(), h, w};
   if (r.known()) check_fits(ctx, ctx.dtype(0), r);
-  ctx.set_output(0, ctx.dtype(0), r);
+  Type y = Type::tensor(ctx.dtype(0), r);
+  y.layout = ctx.type(0).layout;
+  ctx.set_output(0, y);
+}
+
+// The weights of bins along one axis: see RoiAxis. What falls outside by more than a pixel counts as zero.
+class AxisWeights {
+ public:
+  void set(float begin, float bin, int64_t bins, int64_t grid, int64_t extent, int64_t step, float scale) {
+    begin_.assign(1, 0);
+    at_.clear();
+    weight_.clear();
+    for (int64_t b = 0; b < bins; ++b) {
+      for (int64_t k = 0; k < grid; ++k) {
+        float at = begin + static_cast<float>(b) * bin + (static_cast<float>(k) + 0.5f) * bin / static_cast<float>(grid);
+        if (!(at >= -1 && at <= static_cast<float>(extent)) || extent == 0) continue;
+        at = std::max(at, 0.0f);
+        int64_t low = static_cast<int64_t>(at), high = low + 1;
+        if (low >= extent - 1) at = static_cast<float>(low = high = extent - 1);
+        const float part = at - static_cast<float>(low);
+        add(low * step, (1 - part) * scale);
+        add(high * step, part * scale);
+      }
+      begin_.push_back(static_cast<int32_t>(at_.size()));
+    }
+  }
+  RoiAxis axis() const { return {begin_.data(), at_.data(), weight_.data()}; }
+
+ private:
+  void add(int64_t at, float weight) {
+    if (weight == 0) return;  // nothing of it, were it an infinity
+    for (size_t i = at_.size(); i-- > static_cast<size_t>(begin_.back());)
+      if (at_[i] == at) { weight_[i] += weight; return; }
+    at_.push_back(static_cast<int32_t>(at));
+    weight_.push_back(weight);
+  }
+  std::vector<int32_t> begin_, at_;
+  std::vector<float> weight_;
+};
+
+// Averages in float, on blocks of channels; plain maps and results by way of the workspace.
+void make_blocked_roi_align(PrepareContext& ctx) {
+  constexpr int64_t kTasks = 16, kPixels = 1024;
+  const Shape &x = ctx.shape(0), &out = ctx.out_shape(0);
+  const int64_t images = x[0], channels = x[1], height = x[2], width = x[3], ph = out[2], pw = out[3], rois = out[0];
+  const int64_t plane = height * width, bins = ph * pw, blocks = ceil_div(channels, kChannelBlock), parts = std::min(blocks, ceil_div(kTasks, std::max<int64_t>(rois, 1)));
+  const bool plain_x = ctx.layout(0) == Layout::kPlain, plain_y = ctx.out_layout(0) == Layout::kPlain;
+  const int64_t x_floats = plain_x ? images * blocks * plane * kChannelBlock : 0, y_floats = plain_y ? bins * kChannelBlock : 0;
+  ctx.workspace(4 * (x_floats + ctx.threads() * y_floats));
+  ctx.cost(static_cast<double>(out.count()) * 16, static_cast<double>(x.count() + out.count()) * 4);
+  const RoiAlignForm<float> form(ctx.node, ctx.node.opset, ph, pw);
+  ctx.run([=, label = ctx.node.label()](const Args& a, Worker& w) {
+    const float* maps = a.in<float>(0);
+    float *const copy = a.workspace<float>(), *const scratch = copy + x_floats + w.index() * y_floats;
+    if (plain_x) {
+      const int64_t pieces = ceil_div(plane, kPixels);
+      w.parallel_for(images * blocks * pieces, 4, [&](int64_t i, int64_t end) {
+        for (; i < end; ++i) {
+          const int64_t at = i % pieces * kPixels, n = i / pieces / blocks, block = i / pieces % blocks;
+          reorder().to_blocked(maps + (n * channels + block * kChannelBlock) * plane + at, plane,
+                               static_cast<int>(std::min<int64_t>(kChannelBlock, channels - block * kChannelBlock)), std::min(kPixels, plane - at),
+                               copy + (i / pieces * plane + at) * kChannelBlock);
+        }
+      });
+      w.barrier();
+      maps = copy;
+    }
+    w.parallel_for(rois * parts, 1, [&](int64_t task, int64_t end) {
+      AxisWeights rows, columns;
+      for (; task < end; ++task) {
+        const int64_t n = task / parts, part = task % parts, image = a.in<int64_t>(2)[n];
+        if (image < 0 || image >= images) fail(Code::kInvalidArgument, label, ": batch index ", image, " is outside [0, ", images - 1, "]");
+        const auto r = form.region(a.in<float>(1) + n * 4, label, n);
+        const int64_t samples = std::max<int64_t>(r.grid_h * r.grid_w, 1);
+        rows.set(r.top, r.bin_h, ph, r.grid_h, height, width, 1.0f / static_cast<float>(samples));
+        columns.set(r.left, r.bin_w, pw, r.grid_w, width, 1, 1);
+        for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
+          float* const y = plain_y ? scratch : a.out<float>(0) + (n * blocks + b) * bins * kChannelBlock;
+          roi_align().block(maps + (image * blocks + b) * plane * kChannelBlock, rows.axis(), ph, columns.axis(), pw, y);
+          if (plain_y)
+            reorder().to_plain(y, bins, a.out<float>(0) + (n * channels + b * kChannelBlock) * bins, bins,
+                               static_cast<int>(std::min<int64_t>(kChannelBlock, channels - b * kChannelBlock)));
+        }
+      }
+    });
+  });
 }
 
 template <class T> void make_roi_align(PrepareContext& ctx) {
@@ -92,6 +180,10 @@ template <class T> void make_roi_align(PrepareContext& ctx) {
 }
 
 void prepare_roi_align(PrepareContext& ctx) {
+  const bool blocks = ctx.dtype(0) == DType::kFloat && ctx.node.attr_string("mode", "avg") == "avg";
+  // Bringing plain maps into blocks pays where they are read several times.
+  const Shape &x = ctx.shape(0), &y = ctx.out_shape(0);
+  if (blocks && x[2] * x[3] < INT32_MAX && (ctx.layout(0) == Layout::kBlocked || 4 * y[0] * y[2] * y[3] >= x[0] * x[2] * x[3])) return make_blocked_roi_align(ctx);
   if (ctx.dtype(0) == DType::kFloat) make_roi_align<float>(ctx);
   else make_roi_align<double>(ctx);
 }
@@ -140,7 +232,7 @@ void prepare_max_roi_pool(PrepareContext& ctx) {
 }
 
 const OpRegistration rows({
-    {"RoiAlign", "", 10, infer_roi_align, half_as_float<prepare_roi_align>},
+    {"RoiAlign", "", 10, infer_roi_align, half_as_float<prepare_roi_align>, nullptr, kAnyLayout},
     {"MaxRoiPool", "", 1, infer_max_roi_pool, half_as_float<prepare_max_roi_pool>},
 });
 

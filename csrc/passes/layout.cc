@@ -85,6 +85,11 @@ Form pool(const Node& n) {
   return std::vector<int>{0};
 }
 
+Form roi_align(const Node& n) {
+  if (!blocked(n.inputs[0]) || !match::is_f32(n.outputs[0]) || n.attr_string("mode", "avg") != "avg") return {};
+  return std::vector<int>{0};
+}
+
 Form concat(const Node& n) {
   const Value* out = n.outputs[0];
   if (!can_block(out)) return {};
@@ -164,7 +169,7 @@ struct Rule {
 };
 // An operator is also asked: its row must have kAnyLayout.
 constexpr Rule kRules[] = {
-    {"ConvChain", chain}, {"MaxPool", pool}, {"AveragePool", pool}, {"GlobalAveragePool", pool}, {"GlobalMaxPool", pool},
+    {"ConvChain", chain}, {"MaxPool", pool}, {"AveragePool", pool}, {"GlobalAveragePool", pool}, {"GlobalMaxPool", pool}, {"RoiAlign", roi_align},
     {"Concat", concat}, {"Split", split}, {"Resize", resize}, {"Upsample", resize}, {"Pad", pad},
     {"ReduceMean", reduce}, {"ReduceSum", reduce}, {"ReduceMax", reduce}, {"ReduceMin", reduce}, {"ReduceL1", reduce},
     {"ReduceL2", reduce}, {"ReduceSumSquare", reduce},
