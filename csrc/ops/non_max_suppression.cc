@@ -1,7 +1,9 @@
 // NonMaxSuppression: boxes of each class, best score first, without those that overlap a better one too much.
 #include <algorithm>
 #include <array>
+#include <bit>
 
+#include "kernels/reduce/reduce.h"
 #include "ops/registry.h"
 
 namespace tiercel {
@@ -52,6 +54,45 @@ template <class T> std::optional<T> scalar(const EvalContext& ctx, int i, const 
   return *ctx.tensor(i).as<T>();
 }
 
+// The candidates of a class, best score first, lower index first where scores are equal: as many as are asked for are sorted, for few are, mostly.
+class Candidates {
+ public:
+  // Scores that are greater than `least`; without it, all that are numbers.
+  void set(const float* score, int64_t n, std::optional<float> least, int64_t most) {
+    constexpr int64_t kChunk = 1024;
+    int32_t at[kChunk];
+    keys_.clear();
+    const auto add = [&](int64_t i) { if (score[i] == score[i]) keys_.push_back(uint64_t{~order(score[i])} << 32 | static_cast<uint32_t>(i)); };
+    for (int64_t first = 0; first < n; first += kChunk) {
+      const int64_t some = std::min(kChunk, n - first);
+      if (!least) for (int64_t i = first; i < first + some; ++i) add(i);
+      else for (int64_t k = 0, found = reduce().beyond(score + first, some, *least, true, at); k < found; ++k) add(first + at[k]);
+    }
+    next_ = sorted_ = 0;
+    step_ = static_cast<size_t>(std::clamp<int64_t>(2 * most, 32, 1 << 20));
+  }
+  // The next one; -1: there is none.
+  int64_t next() {
+    if (next_ == keys_.size()) return -1;
+    if (next_ == sorted_) {
+      const size_t end = std::min(keys_.size(), sorted_ + step_);
+      if (end < keys_.size()) std::nth_element(keys_.begin() + sorted_, keys_.begin() + end, keys_.end());
+      std::sort(keys_.begin() + sorted_, keys_.begin() + end);
+      sorted_ = end;
+      step_ *= 2;
+    }
+    return static_cast<int64_t>(keys_[next_++] & 0xffffffffu);
+  }
+
+ private:
+  static uint32_t order(float v) {  // integers in the order of the values; -0 is 0
+    const uint32_t u = std::bit_cast<uint32_t>(v + 0.0f);
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+  }
+  std::vector<uint64_t> keys_;
+  size_t next_ = 0, sorted_ = 0, step_ = 0;
+};
+
 void eval(EvalContext& ctx, Worker&) {
   const Tensor &boxes = ctx.tensor(0), &scores = ctx.tensor(1);
   const Shape &b = boxes.shape(), &s = scores.shape();
@@ -67,17 +108,15 @@ void eval(EvalContext& ctx, Worker&) {
   const bool center = centered(ctx);
   const int64_t n = b[1];
   std::vector<std::array<int64_t, 3>> chosen;
-  std::vector<int64_t> order;
+  ctx.check(n < (int64_t{1} << 32), "there are ", n, " boxes");
+  Candidates candidates;
   std::vector<Box> kept;
   for (int64_t row = 0; most > 0 && n > 0 && row < s[0] * s[1]; ++row) {
-    const float* score = scores.as<float>() + row * n;
-    order.clear();
+    candidates.set(scores.as<float>() + row * n, n, least, most);
     kept.clear();
-    for (int64_t i = 0; i < n; ++i)
-      if (least ? score[i] > *least : score[i] == score[i]) order.push_back(i);
-    std::sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return score[x] != score[y] ? score[x] > score[y] : x < y; });
-    for (int64_t i : order) {
-      if (static_cast<int64_t>(kept.size()) >= most) break;
+    while (static_cast<int64_t>(kept.size()) < most) {
+      const int64_t i = candidates.next();
+      if (i < 0) break;
       const Box box = box_at(boxes.as<float>() + (row / s[1] * n + i) * 4, center);
       if (std::any_of(kept.begin(), kept.end(), [&](const Box& k) { return overlap(box, k, iou); })) continue;
       kept.push_back(box);

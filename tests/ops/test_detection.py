@@ -28,3 +28,15 @@ def test_non_max_suppression_errors():
     fails_everywhere("coordinates", "NonMaxSuppression", [boxes[:, :, :3], scores, most], opset=11)
     fails_everywhere("center_point_box", "NonMaxSuppression", [boxes, scores, most], {"center_point_box": 2}, opset=11)
     fails_everywhere("iou_threshold", "NonMaxSuppression", [boxes, scores, most, np.array([1.5], np.float32)], opset=11)
+
+
+@pytest.mark.parametrize("most, threshold", [(1, 0.5), (7, None), (7, 0.02), (300, 0.3), (4000, None)])
+def test_many_candidates(most, threshold):
+    """More than are sorted at once; scores that are equal by the dozen."""
+    rng = np.random.default_rng(most)
+    n = 2500
+    corner = rng.uniform(0, 100, (2, n, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(1, 30, (2, n, 2))], 2).astype(np.float32)
+    scores = (np.round(rng.uniform(-1, 1, (2, 3, n)) * 200) / 200).astype(np.float32)  # zeros of both signs among them
+    inputs = [boxes, scores, np.array([most], np.int64), np.array([0.4], np.float32)]
+    against_onnxruntime("NonMaxSuppression", inputs + ([np.array([threshold], np.float32)] if threshold is not None else []), opset=11)
