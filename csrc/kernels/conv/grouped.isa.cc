@@ -77,10 +77,10 @@ void tile(const GroupedShape& s, const GroupedTask& t, const Row& row, int64_t j
 }
 
 using TileFn = void (*)(const GroupedShape&, const GroupedTask&, const Row&, int64_t, int64_t);
-struct TileFns { TileFn f[2][2]; };  // [uneven][border]
+struct TileFns { TileFn f[3]; };  // inside, at a border, uneven (rare: at a border or not)
 template <int R, int K, int S> constexpr TileFns tile_fns() {
   if constexpr (R <= kColumns)
-    return {{{&tile<R, K, S, false, false>, &tile<R, K, S, true, false>}, {&tile<R, K, S, false, true>, &tile<R, K, S, true, true>}}};
+    return {{&tile<R, K, S, false, false>, &tile<R, K, S, true, false>, &tile<R, K, S, true, true>}};
   else
     return {};
 }
@@ -112,7 +112,7 @@ void run(const GroupedShape& s, const GroupedTask& t, int64_t begin, int64_t end
     for (int64_t q = 0; q < tiles; ++q) {
       const int n = static_cast<int>(columns + (q < longer));
       const int64_t first = j * s.stride[2] + s.origin[2], last = first + (n - 1) * s.stride[2] + reach;
-      fns[n - 1].f[t.uneven][first < 0 || last >= s.in[2]](s, t, row, j, (i * s.out[2] + j) * kBlock);
+      fns[n - 1].f[t.uneven ? 2 : first < 0 || last >= s.in[2]](s, t, row, j, (i * s.out[2] + j) * kBlock);
       j += n;
     }
   }
