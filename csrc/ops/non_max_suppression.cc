@@ -62,14 +62,15 @@ class Candidates {
     constexpr int64_t kChunk = 1024;
     int32_t at[kChunk];
     keys_.clear();
+    next_ = sorted_ = 0;
+    step_ = static_cast<size_t>(std::clamp<int64_t>(most, 16, 1 << 20) * 2);
+    if (least && *least != *least) return;  // nothing is greater
     const auto add = [&](int64_t i) { if (score[i] == score[i]) keys_.push_back(uint64_t{~order(score[i])} << 32 | static_cast<uint32_t>(i)); };
     for (int64_t first = 0; first < n; first += kChunk) {
       const int64_t some = std::min(kChunk, n - first);
       if (!least) for (int64_t i = first; i < first + some; ++i) add(i);
       else for (int64_t k = 0, found = reduce().beyond(score + first, some, *least, true, at); k < found; ++k) add(first + at[k]);
     }
-    next_ = sorted_ = 0;
-    step_ = static_cast<size_t>(std::clamp<int64_t>(2 * most, 32, 1 << 20));
   }
   // The next one; -1: there is none.
   int64_t next() {

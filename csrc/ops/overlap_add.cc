@@ -13,7 +13,8 @@ namespace tiercel {
 namespace {
 
 constexpr int64_t kFloats = 96 << 10;  // of a task's pixels, products and sums: they stay in L2
-constexpr int64_t kFewestRows = 8;     // of outputs (windows, along a single row) of a task
+constexpr int64_t kFewestRows = 8;     // of outputs of a task
+constexpr int64_t kFewestWindows = 8;  // along a row: neighbours' products are computed twice
 constexpr int64_t kProductRows = 12;   // fewer at a time wait for the pixels to come from L2
 
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
@@ -31,7 +32,7 @@ class OverlapAdd final : public Kernel {
   Activation activation;
   bool blocked = false;  // x
   Buffer weights;        // [kernel row][output, kernel column][channel]
-  int64_t parts = 1;     // tasks of an image
+  int64_t parts[2] = {1, 1};  // tasks of an image: cuts of its output rows, and of their windows
   int64_t row = 0;       // floats from a row of pixels or products to the next
   int64_t thread_floats = 0;
 
@@ -39,42 +40,46 @@ class OverlapAdd final : public Kernel {
   // Kernel rows that are multiplied at once: one, so that no product is computed twice, or all.
   int64_t at_once() const { return rows() >= kProductRows ? 1 : p.kernel[1]; }
   int64_t windows() const { return ceil_div(p.out[2], p.stride[2]); }
-  bool one_row() const { return p.out[1] == 1 && p.in[1] == 1; }
-  Range output_rows(int64_t part) const { return one_row() ? Range{0, 1} : Range{p.out[1] * part / parts, p.out[1] * (part + 1) / parts}; }
-  Range output_windows(int64_t part) const { return one_row() ? Range{windows() * part / parts, windows() * (part + 1) / parts} : Range{0, windows()}; }
+  Range output_rows(int64_t part) const { return {p.out[1] * (part / parts[1]) / parts[0], p.out[1] * (part / parts[1] + 1) / parts[0]}; }
+  Range output_windows(int64_t part) const { return {windows() * (part % parts[1]) / parts[1], windows() * (part % parts[1] + 1) / parts[1]}; }
   int64_t shift(int a, int64_t k) const { return k * p.dilation[a] - p.pad[a]; }  // of tap k along axis a
   // Input rows that kernel rows [first, last) bring to output rows y.
   Range input_rows(Range y, int64_t first, int64_t last) const {
     return {std::max<int64_t>(0, -floor_div(shift(1, last - 1) - y.begin, p.stride[1])), std::min(p.in[1], floor_div(y.end - 1 - shift(1, first), p.stride[1]) + 1)};
   }
   Range input_columns(int64_t part) const {
-    if (!one_row()) return {0, p.in[2]};
+    if (parts[1] == 1) return {0, p.in[2]};
     const Range u = output_windows(part);
     return {std::max<int64_t>(0, u.begin - floor_div(shift(2, p.kernel[2] - 1), p.stride[2])), std::min(p.in[2], u.end - floor_div(shift(2, 0), p.stride[2]))};
   }
 
-  // Parts of which each has its floats in L2, as many for each of two threads.
+  // Windows that a pixel's products reach beside the first.
+  int64_t reach() const { return floor_div(shift(2, p.kernel[2] - 1), p.stride[2]) - floor_div(shift(2, 0), p.stride[2]); }
+  // Floats of a task at most; sets `row`.
+  int64_t floats() {
+    const int64_t y = ceil_div(p.out[1], parts[0]), u = ceil_div(windows(), parts[1]);
+    const int64_t h = std::min(p.in[1], (y - 1 + (p.kernel[1] - 1) * p.dilation[1]) / p.stride[1] + 2);
+    row = round_up(h * (parts[1] == 1 ? p.in[2] : std::min(p.in[2], u + reach())), 16) + 16;
+    return row * (p.channels + at_once() * rows()) + y * round_up(u, 16) * p.outputs * p.stride[2];
+  }
+
+  // Parts of which each has its floats in L2, as many for each of two threads: of the rows first, then of what is still too long.
   void cut() {
-    const int64_t most = std::max<int64_t>(1, (one_row() ? windows() : p.out[1]) / kFewestRows);
-    const auto floats = [&] {
-      int64_t pixels = 0, sums = 0;
-      for (int64_t i = 0; i < parts; ++i) {
-        const Range y = output_rows(i);
-        pixels = std::max(pixels, input_rows(y, 0, p.kernel[1]).size() * input_columns(i).size());
-        sums = std::max(sums, y.size() * round_up(output_windows(i).size(), 16));
-      }
-      row = round_up(pixels, 16) + 16;
-      return thread_floats = row * (p.channels + at_once() * rows()) + sums * p.outputs * p.stride[2];
-    };
-    parts = std::min<int64_t>(most, p.batch % 2 ? 2 : 1);
-    while (floats() > kFloats && parts + 2 <= most) parts += 2;
+    const int64_t most[2] = {std::max<int64_t>(1, p.out[1] / kFewestRows), std::max<int64_t>(1, windows() / std::max(kFewestWindows, 4 * reach()))};
+    const auto more = [](int64_t n) { return round_up(n + n / 4 + 1, 2); };
+    const int64_t even = p.batch % 2 ? 2 : 1;
+    parts[0] = std::min(most[0], even);
+    while (floats() > kFloats && more(parts[0]) <= most[0]) parts[0] = more(parts[0]);
+    if (parts[0] % even) parts[1] = std::min(most[1], even);
+    while (floats() > kFloats && more(parts[1]) <= most[1]) parts[1] = more(parts[1]);
     thread_floats = round_up(floats(), 16);
   }
 
   void run(const Args& args, Worker& worker) const override {
     float* const scratch = args.workspace<float>() + worker.index() * thread_floats;
-    worker.parallel_for(p.batch * parts, 1, [&](int64_t i, int64_t end) {
-      for (; i < end; ++i) task(args, i / parts, i % parts, scratch);
+    const int64_t all = parts[0] * parts[1];
+    worker.parallel_for(p.batch * all, 1, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) task(args, i / all, i % all, scratch);
     });
   }
 
@@ -94,7 +99,8 @@ class OverlapAdd final : public Kernel {
     const float* const bias = args.in<float>(2);
     for (int64_t o = 0; o < p.outputs; ++o) std::fill_n(sums_of(t, o, y.begin), y.size() * p.stride[2] * t.step, bias ? bias[o] : 0.0f);
     if (h.size() && w.size()) {
-      read(args.in<float>(0), image, h.begin * p.in[2] + w.begin, h.size() * w.size(), pixels);
+      if (w.size() == p.in[2]) read(args.in<float>(0), image, h.begin * p.in[2], h.size() * w.size(), pixels);
+      else for (int64_t i = 0; i < h.size(); ++i) read(args.in<float>(0), image, (h.begin + i) * p.in[2] + w.begin, w.size(), pixels + i * w.size());
       for (int64_t k = 0; k < p.kernel[1]; k += at_once()) multiply(t, k, std::min(k + at_once(), p.kernel[1]), pixels, h.begin);
     }
     for (int64_t o = 0; o < p.outputs; ++o)

@@ -154,7 +154,10 @@ ProgramCache::Lease ProgramCache::lease(const std::shared_ptr<const Program>& pr
 void ProgramCache::give_back(std::unique_ptr<Frame> frame) {
   std::list<Entry> gone;  // destroyed after the lock
   std::lock_guard lock(mutex_);
-  if (frame->program->dynamic) std::swap(spare_, frame->spare);  // of runs at a time, one's serves again
+  if (frame->program->dynamic) {  // of runs at a time, one's serves again
+    frame->spare.end_run();
+    std::swap(spare_, frame->spare);
+  }
   frame->spare = {};
   if (frame->arena) arenas_.insert(arenas_.begin(), {frame->arena_capacity, std::move(frame->arena)});
   for (Entry& e : entries_)

@@ -164,6 +164,26 @@ void run_eval(Frame& f, const Instruction& ins, Worker& w, const ExecuteContext&
   if (collective) w.barrier();
 }
 
+void run(Frame& f, const Instruction& ins, Worker& worker, const ExecuteContext& context, bool& alone) {
+  ProfileScope scope(context.profile, ins, worker, f);
+  switch (ins.mode) {
+    case Mode::kKernel: {
+      const Args args(f.table.data(), &f.program->operands[ins.first_slot], ins.num_inputs,
+                      ins.workspace >= 0 ? static_cast<char*>(f.arena.get()) + ins.workspace : nullptr);
+      if (ins.parallel) {
+        ins.kernel->run(args, worker);
+      } else if (worker.index() == 0) {
+        Worker one = tiercel::alone();
+        ins.kernel->run(args, one);
+      }
+      break;
+    }
+    case Mode::kLate: run_late(f, ins, worker, context, alone); break;
+    case Mode::kEval: run_eval(f, ins, worker, context, alone); break;
+  }
+  if (context.profile) worker.barrier();  // else a node's time would hold another one's work, and miss its own
+}
+
 // Denormals cost hundreds of cycles each: a run flushes them to zero and restores the caller's mode.
 class FlushDenormals {
  public:
@@ -230,35 +250,22 @@ void bind_frame(Frame& f, std::span<const RuntimeValue> inputs, std::span<Runtim
 void execute(Frame& f, Worker& worker, const ExecuteContext& context) {
   const Program& p = *f.program;
   const FlushDenormals flush;
-  char* arena = static_cast<char*>(f.arena.get());
   bool alone = false;  // has thread 0 run ahead since the last barrier?
+  std::vector<int> releasable;  // by thread 0, after the next barrier
   for (const Instruction& ins : p.instructions) {
     if (ins.barrier_before || (alone && ins.mode == Mode::kKernel && ins.parallel)) {
       worker.barrier();
       alone = false;
+      for (const int slot : releasable) release(f, slot);
+      releasable.clear();
     }
     if (context.terminate && worker.index() == 0 && context.terminate->load(std::memory_order_relaxed))
       fail(Code::kFail, "the run was stopped: RunOptions.terminate is set");
-    ProfileScope scope(context.profile, ins, worker, f);
-    switch (ins.mode) {
-      case Mode::kKernel: {
-        const Args args(f.table.data(), &p.operands[ins.first_slot], ins.num_inputs,
-                        ins.workspace >= 0 ? arena + ins.workspace : nullptr);
-        if (ins.parallel) {
-          ins.kernel->run(args, worker);
-        } else if (worker.index() == 0) {
-          Worker one = tiercel::alone();
-          ins.kernel->run(args, one);
-        }
-        break;
-      }
-      case Mode::kLate: run_late(f, ins, worker, context, alone); break;
-      case Mode::kEval: run_eval(f, ins, worker, context, alone); break;
-    }
-    if (context.profile) worker.barrier();  // else a node's time would hold another one's work, and miss its own
-    // What lies in dynamic slots is read by thread 0, or by all up to a barrier that they have passed.
-    if (worker.index() == 0)
-      for (const int slot : ins.release) release(f, slot);
+    run(f, ins, worker, context, alone);
+    // What a node reads that learns its shapes as it runs, all have read when it ends; another thread may still be in a kernel of known shapes.
+    if (worker.index() != 0) continue;
+    if (ins.mode == Mode::kKernel) releasable.insert(releasable.end(), ins.release.begin(), ins.release.end());
+    else for (const int slot : ins.release) release(f, slot);
   }
   worker.barrier();
 }

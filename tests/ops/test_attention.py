@@ -279,3 +279,22 @@ def test_empty(tmp_path):
         data, feeds = build((2, rows, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8), scores_scaled)
         got = tiercel.InferenceSession(data).run(None, feeds)[0]
         assert got.shape == (2, rows, 3, 8)
+
+
+@pytest.mark.parametrize("size", [1e3, 3e4, 1e6, 1e12])
+def test_huge_scores(size):
+    """Scores whose product with log2(e) is rounded by many powers of two: the largest takes all the weight."""
+    rng = np.random.default_rng(0)
+    q, k = (size * rng.standard_normal((1, 2, 70, 64))).astype(np.float32), (size * rng.standard_normal((1, 2, 600, 64))).astype(np.float32)
+    v = rng.standard_normal((1, 2, 600, 64)).astype(np.float32)
+    b = Builder()
+    kt = b("Transpose", "k", perm=[0, 1, 3, 2])
+    b.nodes.append(helper.make_node("MatMul", [b("Softmax", b("MatMul", "q", kt), axis=-1), "v"], ["y"]))
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in (("q", q), ("k", k), ("v", v))]
+    graph = helper.make_graph(b.nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (y,) = tiercel.InferenceSession(model).run(None, {"q": q, "k": k, "v": v})
+    assert np.isfinite(y).all() and np.abs(y).max() <= np.abs(v).max() * 1.01
+    scores = np.einsum("bhsd,bhtd->bhst", q.astype(np.float64), k)
+    top = np.take_along_axis(v, scores.argmax(-1)[..., None], 2)
+    assert (np.abs(y - top).max(-1) < 1e-3).mean() > 0.9  # but where two are nearly equal

@@ -40,3 +40,10 @@ def test_many_candidates(most, threshold):
     scores = (np.round(rng.uniform(-1, 1, (2, 3, n)) * 200) / 200).astype(np.float32)  # zeros of both signs among them
     inputs = [boxes, scores, np.array([most], np.int64), np.array([0.4], np.float32)]
     against_onnxruntime("NonMaxSuppression", inputs + ([np.array([threshold], np.float32)] if threshold is not None else []), opset=11)
+
+
+def test_no_score_is_above_a_threshold_that_is_no_number():
+    boxes, scores = np.array([[[0, 0, 1, 1], [2, 2, 3, 3]]], np.float32), np.array([[[0.9, 0.8]]], np.float32)
+    inputs = [boxes, scores, np.array([np.iinfo(np.int64).max]), np.array([0.5], np.float32)]
+    against_onnxruntime("NonMaxSuppression", [*inputs, np.array([np.nan], np.float32)], opset=11)
+    against_onnxruntime("NonMaxSuppression", inputs, opset=11)

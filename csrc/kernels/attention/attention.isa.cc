@@ -6,7 +6,7 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr float kLog2e = 1.44269504f;
-constexpr float kHugeScore = 1e30f;  // times c
+constexpr float kHugeScore = 1e6f;  // times c: the rounding of the product is an exponent that a row's weights share, far below 1 up to here
 
 // 2^t for t <= 0, or above it by no more than roundings, to 2 ulp; below 2^-126 it may be zero. NaN stays.
 inline F exp2_negative(F t) {
