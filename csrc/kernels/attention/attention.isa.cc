@@ -6,9 +6,8 @@ namespace tiercel::TIERCEL_ISA {
 namespace {
 
 constexpr float kLog2e = 1.44269504f;
-constexpr float kHugeScore = 1e6f;  // times c: the rounding of the product is an exponent that a row's weights share, far below 1 up to here
 
-// 2^t for t <= 0, or above it by no more than roundings, to 2 ulp; below 2^-126 it may be zero. NaN stays.
+// 2^t for t <= 0 to 2 ulp, 1 for 0; below 2^-126 it may be zero. NaN stays.
 inline F exp2_negative(F t) {
 #if defined(TIERCEL_ISA_AVX512)
   // The fraction, the power of the floor: two instructions. Both take infinities, of which the fraction is zero.
@@ -65,11 +64,10 @@ float largest(const float* s, int64_t n) {
   return hmax(max(m0, m1));
 }
 
-// s_j = 2^(c (s_j - most)); gives their sum. The product c most may overflow where kHuge; elsewhere one operation gives the exponent, and
-// the rounding of c most is a factor that all weights of a row share.
-template <bool kHuge> inline float exponentials(float* s, int64_t n, float c, float most) {
-  const F m = set1(kHuge ? most : -(c * most)), a = set1(c);
-  const auto weight = [&](F x) { return exp2_negative(kHuge ? (x - m) * a : fma(x, a, m)); };
+// s_j = 2^(c (s_j - most)); gives their sum. (One multiply-add with -c most would do, but its rounding costs half of the accuracy.)
+inline float exponentials(float* s, int64_t n, float c, float most) {
+  const F m = set1(most), a = set1(c);
+  const auto weight = [&](F x) { return exp2_negative((x - m) * a); };
   F sum0 = zero(), sum1 = zero();
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
@@ -113,17 +111,12 @@ bool weights(const AttentionBlock& b) {
       const M same = eq(now, before);
       store(b.most + begin + i, now, n);
       store(most + i, select(eq(now, set1(-__builtin_inff())), zero(), now), n);
-      const F a = set1(c), huge = set1(kHugeScore);
-      const M large = gt(abs(now * a), huge) | (gt(abs(before * a), huge) & gt(before, set1(-__builtin_inff())));
-      const F power = select(large, (before - now) * a, before * a - now * a);  // rounded as the weights' are
-      store(b.factor + begin + i, select(same, set1(1.0f), exp2_negative(power)), n);
+      store(b.factor + begin + i, select(same, set1(1.0f), exp2_negative((before - now) * set1(c))), n);
       changed |= !all(same);
     }
     for (int64_t i = 0; i < rows; ++i) {
       float* const sum = b.sum + begin + i;
-      float* const scores = b.scores + (begin + i) * b.row;
-      const bool huge = !(__builtin_fabsf(c * most[i]) <= kHugeScore);
-      *sum = *sum * b.factor[begin + i] + (huge ? exponentials<true> : exponentials<false>)(scores, b.keys, c, most[i]);
+      *sum = *sum * b.factor[begin + i] + exponentials(b.scores + (begin + i) * b.row, b.keys, c, most[i]);
     }
   }
   return changed;
