@@ -4,7 +4,6 @@
 #include <bit>
 #include <cmath>
 
-#include "kernels/reduce/reduce.h"
 #include "kernels/reorder/reorder.h"
 
 namespace tiercel {
@@ -239,41 +238,32 @@ class DirectConv final : public Kernel {
     }
   }
 
-  static bool has_nan(const float* x, int64_t n) {
-    constexpr int64_t kMost = 1024;
-    int32_t at[kMost];
-    for (int64_t i = 0; i < n; i += kMost)
-      if (reduce().beyond(x + i, std::min(kMost, n - i), INFINITY, true, at)) return true;
-    return false;
-  }
-
   // Sums of a panel that several groups share are NaN where another group has an infinity or NaN, for its weights there are zeros: those pixels
   // again, each group for itself.
   static void keep_groups_apart(const ConvProblem& p, const ConvPhase& phase, const ConvPanel& panel, const ConvTask& t, int64_t first, int64_t last) {
     const ConvShape& s = phase.shape;
-    const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups;
-    if (!p.transposed) {  // the pixels lie together: most have none
-      bool some = false;
-      for (int64_t o = 0; !some && o < panel.panel; ++o) some = has_nan(t.y + o * s.y_block + first * kConvBlock, (last - first) * kConvBlock);
-      if (!some) return;
-    }
-    for (int64_t i = first; i < last; ++i) {
+    for (int64_t i = first, n; i < last; i += n) {  // the part of a row
       const int64_t at[3] = {i / s.out[2] / s.out[1], i / s.out[2] % s.out[1], i % s.out[2]};
+      n = std::min(last - i, s.out[2] - at[2]);
       const int64_t y_at = at[0] * s.y_step[0] + at[1] * s.y_step[1] + at[2] * s.y_step[2];
-      for (int64_t o = 0; o < panel.panel; ++o) {
-        const int64_t exist = o + 1 < panel.panel ? kConvBlock : panel.tail, block_at = y_at + o * s.y_block;
-        bool some = false;
-        for (int l = 0; l < kConvBlock; ++l) some |= std::isnan(t.y[block_at + l]);
-        for (int64_t l = 0; some && l < exist; ++l) {
-          if (!std::isnan(t.y[block_at + l])) continue;
-          const int64_t group = ((panel.y_block + o) * kConvBlock + l) / out_group;
-          float sum = t.bias[o * kConvBlock + l];
-          for (int64_t c = group * in_group; c < (group + 1) * in_group; ++c)
-            sum = taps_of_channel(s, panel, t, at, c - panel.x_block * kConvBlock, o * kConvBlock + l, sum);
-          if (t.residual) sum = t.residual[block_at + l] + sum;
-          t.y[block_at + l] = std::isnan(sum) ? sum : std::min(t.high, std::max(t.low, sum));
-        }
+      for (int o = 0; o < panel.panel; ++o) {
+        if (!conv().has_nan(t.y + y_at + o * s.y_block, s.y_step[2], n)) continue;
+        for (int64_t k = 0; k < n; ++k) apart_at(p, s, panel, t, {at[0], at[1], at[2] + k}, o, y_at + k * s.y_step[2] + o * s.y_block);
       }
+    }
+  }
+
+  // The NaN of output block o of the panel at pixel `at` of the grid, `y_at` floats from t.y.
+  static void apart_at(const ConvProblem& p, const ConvShape& s, const ConvPanel& panel, const ConvTask& t, const int64_t (&at)[3], int o, int64_t y_at) {
+    const int64_t in_group = p.channels / p.groups, out_group = p.outputs / p.groups, exist = o + 1 < panel.panel ? kConvBlock : panel.tail;
+    for (int64_t l = 0; l < exist; ++l) {
+      if (!std::isnan(t.y[y_at + l])) continue;
+      const int64_t group = ((panel.y_block + o) * kConvBlock + l) / out_group;
+      float sum = t.bias[o * kConvBlock + l];
+      for (int64_t c = group * in_group; c < (group + 1) * in_group; ++c)
+        sum = taps_of_channel(s, panel, t, at, c - panel.x_block * kConvBlock, o * kConvBlock + l, sum);
+      if (t.residual) sum = t.residual[y_at + l] + sum;
+      t.y[y_at + l] = std::isnan(sum) ? sum : std::min(t.high, std::max(t.low, sum));
     }
   }
 

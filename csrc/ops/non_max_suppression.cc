@@ -1,10 +1,9 @@
 // NonMaxSuppression: boxes of each class, best score first, without those that overlap a better one too much.
 #include <algorithm>
 #include <array>
-#include <bit>
 
 #include "kernels/reduce/reduce.h"
-#include "ops/registry.h"
+#include "ops/numeric.h"
 
 namespace tiercel {
 namespace {
@@ -65,7 +64,7 @@ class Candidates {
     next_ = sorted_ = 0;
     step_ = static_cast<size_t>(std::clamp<int64_t>(most, 16, 1 << 20) * 2);
     if (least && *least != *least) return;  // nothing is greater
-    const auto add = [&](int64_t i) { if (score[i] == score[i]) keys_.push_back(uint64_t{~order(score[i])} << 32 | static_cast<uint32_t>(i)); };
+    const auto add = [&](int64_t i) { if (score[i] == score[i]) keys_.push_back(uint64_t{~float_order(score[i])} << 32 | static_cast<uint32_t>(i)); };
     for (int64_t first = 0; first < n; first += kChunk) {
       const int64_t some = std::min(kChunk, n - first);
       if (!least) for (int64_t i = first; i < first + some; ++i) add(i);
@@ -86,10 +85,6 @@ class Candidates {
   }
 
  private:
-  static uint32_t order(float v) {  // integers in the order of the values; -0 is 0
-    const uint32_t u = std::bit_cast<uint32_t>(v + 0.0f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-  }
   std::vector<uint64_t> keys_;
   size_t next_ = 0, sorted_ = 0, step_ = 0;
 };

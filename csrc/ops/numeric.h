@@ -1,6 +1,7 @@
 // What the numeric operators share: one loop for many dtypes, and f16 and bf16 by way of f32.
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -9,6 +10,13 @@
 #include "ops/registry.h"
 
 namespace tiercel {
+
+// Integers in the order of the values: -0 equals 0, every NaN is the largest.
+inline uint32_t float_order(float v) {
+  if (v != v) return 0xffffffffu;
+  const uint32_t u = std::bit_cast<uint32_t>(v + 0.0f);
+  return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
 
 template <class T> struct Tag { using type = T; };
 

@@ -73,7 +73,8 @@ class AxisWeights {
  private:
   void add(int64_t at, float weight) {
     if (weight == 0) return;  // nothing of it, were it an infinity
-    for (size_t i = at_.size(); i-- > static_cast<size_t>(begin_.back());)
+    const size_t first = std::max(static_cast<size_t>(begin_.back()), at_.size() - std::min<size_t>(at_.size(), 4));  // samples go one way
+    for (size_t i = at_.size(); i-- > first;)
       if (at_[i] == at) { weight_[i] += weight; return; }
     at_.push_back(static_cast<int32_t>(at));
     weight_.push_back(weight);
@@ -184,6 +185,7 @@ void prepare_roi_align(PrepareContext& ctx) {
   // Bringing plain maps into blocks pays where they are read several times.
   const Shape &x = ctx.shape(0), &y = ctx.out_shape(0);
   if (blocks && x[2] * x[3] < INT32_MAX && (ctx.layout(0) == Layout::kBlocked || 4 * y[0] * y[2] * y[3] >= x[0] * x[2] * x[3])) return make_blocked_roi_align(ctx);
+  if (ctx.layout(0) != Layout::kPlain) ctx.fail("blocked maps have averages of float alone, of fewer than 2^31 pixels");
   if (ctx.dtype(0) == DType::kFloat) make_roi_align<float>(ctx);
   else make_roi_align<double>(ctx);
 }

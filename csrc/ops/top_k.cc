@@ -39,12 +39,7 @@ void infer(InferContext& ctx) {
   ctx.set_output(1, DType::kInt64, s);
 }
 
-// Integers in the order of the values: -0 equals 0, every NaN is the largest.
-uint32_t order(float v) {
-  if (v != v) return 0xffffffffu;
-  const uint32_t u = std::bit_cast<uint32_t>(v + 0.0f);
-  return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
+uint32_t order(float v) { return float_order(v); }
 uint64_t order(double v) {
   if (v != v) return ~uint64_t{0};
   const uint64_t u = std::bit_cast<uint64_t>(v + 0.0);

@@ -12,7 +12,7 @@
 //   fnma(a, b, c)              c - a * b
 //   min, max                   the second operand when either is NaN (x86 rule); see math.h for NaN-propagating ones
 //   abs, sqrt, round (to nearest even), floor, ceil, trunc
-//   M lt(a, b), le, eq, ne, gt, ge, is_nan(a);  F select(m, a, b): m ? a : b;  m & n, m | n, ~m, any(m), all(m)
+//   M lt(a, b), le, eq, ne, gt, ge, is_nan(a);  F select(m, a, b): m ? a : b;  m & n, m | n, ~m, any(m), all(m), lanes_of(m): a bit a lane
 //   I to_int(F) (round to nearest; INT32_MIN when out of range or NaN), F to_float(I), I bits(F), F from_bits(I)
 //   I operations + - * & | ^, shl<n>, shr<n> (logical), sra<n> (arithmetic), iset1(x), iload(p), istore(p, v), iota() (0, 1, ...)
 //   M ieq(a, b), igt(a, b) (signed); I select(m, a, b)

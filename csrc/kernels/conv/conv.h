@@ -55,6 +55,8 @@ struct ConvKernels {
   int rows[kConvMaxBlocks + 1];    // most pixels of a tile, for each panel width
   // Output pixels [begin, end) of the grid, counted in row-major order.
   void (*run)(const ConvShape& shape, const ConvTask& task, int64_t begin, int64_t end);
+  // Is a channel of one of n pixels of a block NaN? They lie `step` floats apart.
+  bool (*has_nan)(const float* y, int64_t step, int64_t n);
   // y[i] = act(y[i]) over n pixels of a block, for activations that are no clamp; channels from `tail` on become zeros.
   void (*activate)(const Activation& activation, float* y, int64_t n, int tail);
 };

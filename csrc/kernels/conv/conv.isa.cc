@@ -326,6 +326,13 @@ void run(const ConvShape& s, const ConvTask& t, int64_t begin, int64_t end) {
   }
 }
 
+bool has_nan(const float* y, int64_t step, int64_t n) {
+  M some = is_nan(zero());
+  for (int64_t i = 0; i < n; ++i, y += step)
+    for (int lane = 0; lane < kConvBlock; lane += kLanes) some = some | is_nan(load(y + lane));
+  return any(some);
+}
+
 void activate_pixels(const Activation& a, float* y, int64_t n, int tail) {
   activate(a, y, y, n * kConvBlock);
   if (tail < kConvBlock)
@@ -336,6 +343,6 @@ void activate_pixels(const Activation& a, float* y, int64_t n, int tail) {
 }  // namespace
 
 TIERCEL_KERNEL_TABLE_IS(ConvKernels, conv){
-    kLanes, kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run, &activate_pixels};
+    kLanes, kPanel, {kRows[0], kRows[1], kRows[2], kRows[3], kRows[4]}, &run, &has_nan, &activate_pixels};
 
 }  // namespace tiercel::TIERCEL_ISA
